@@ -1,0 +1,109 @@
+"""Python microservices with built-in registration.
+
+Subclass :class:`MeshService`, type ``meshkit run``, and the service binds a free port, registers
+itself, is health-checked, found by name, balanced, drained and deregistered.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from meshkit.errors import (
+    BindError,
+    CallError,
+    CallTimeout,
+    ConfigError,
+    ConnectError,
+    ConnectionLost,
+    HTTPStatusError,
+    LeaseLost,
+    MeshError,
+    MissingExtraError,
+    NoInstances,
+    RegistryDenied,
+    RegistryError,
+    RegistryUnavailable,
+    RegistryUrlError,
+    StartError,
+    WrongInstance,
+)
+from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
+from meshkit.service import (
+    MeshService,
+    delete,
+    get,
+    grpc_client,
+    health_check,
+    http_client,
+    patch,
+    post,
+    put,
+    websocket,
+)
+
+if TYPE_CHECKING:
+    from meshkit.client.http import HttpClient
+    from meshkit.client.mesh import Mesh
+    from meshkit.client.response import Response
+    from meshkit.runtime import Runtime
+    from meshkit.settings import MeshSettings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BindError",
+    "CallError",
+    "CallTimeout",
+    "ConfigError",
+    "ConnectError",
+    "ConnectionLost",
+    "Endpoint",
+    "HTTPStatusError",
+    "HttpClient",
+    "Instance",
+    "LeaseLost",
+    "Mesh",
+    "MeshError",
+    "MeshService",
+    "MeshSettings",
+    "MissingExtraError",
+    "NoInstances",
+    "RegistryDenied",
+    "RegistryError",
+    "RegistryUnavailable",
+    "RegistryUrlError",
+    "Response",
+    "Runtime",
+    "ServiceInfo",
+    "Snapshot",
+    "StartError",
+    "Status",
+    "WrongInstance",
+    "delete",
+    "get",
+    "grpc_client",
+    "health_check",
+    "http_client",
+    "patch",
+    "post",
+    "put",
+    "websocket",
+]
+
+# Imported on use: the command line's help, or a service without outgoing calls, needs none of them.
+_LAZY = {
+    "HttpClient": "meshkit.client.http",
+    "Mesh": "meshkit.client.mesh",
+    "MeshSettings": "meshkit.settings",
+    "Response": "meshkit.client.response",
+    "Runtime": "meshkit.runtime",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

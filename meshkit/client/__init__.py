@@ -1,0 +1,1 @@
+"""Calling other services by name, over HTTP and gRPC."""

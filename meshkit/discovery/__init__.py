@@ -1,0 +1,1 @@
+"""The local view of the registry: subscription, cache, balancer."""

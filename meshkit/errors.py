@@ -1,0 +1,113 @@
+"""Every error that meshkit raises.
+
+    MeshError
+    ├── ConfigError              the user can mend it: a setting, a name, a URL, a declaration
+    │   ├── RegistryUrlError     malformed registry URL or unknown scheme
+    │   └── MissingExtraError    an optional dependency is not installed
+    ├── StartError               the service could not start
+    │   └── BindError            a port is taken or an address is not ours
+    ├── RegistryError            the registry answered with an error
+    │   ├── RegistryUnavailable  it did not answer: down, unreachable, no leader
+    │   ├── RegistryDenied       it refused: token, ACL, certificate
+    │   └── LeaseLost            it no longer knows this registration
+    └── CallError                a call to another service failed
+        ├── NoInstances          nobody to call
+        ├── ConnectError         the request surely never left this process
+        ├── ConnectionLost       the connection broke after the request may have left
+        ├── WrongInstance        somebody else answered at this address
+        ├── CallTimeout          no answer in time
+        └── HTTPStatusError      raised by ``raise_for_status()``
+
+Each message is one line that says what failed, where, and what to do. ``exit_code`` is what
+the command line ends with when the error reaches it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MeshError(Exception):
+    """Base of all errors raised by meshkit."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(MeshError):
+    """Something the user wrote is not usable: a setting, a name, a URL or a declaration."""
+
+
+class RegistryUrlError(ConfigError):
+    """The registry URL is malformed or its scheme is unknown."""
+
+
+class MissingExtraError(ConfigError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency: pip install 'meshkit[{extra}]'")
+        self.extra = extra
+
+
+class StartError(MeshError):
+    """The service could not start."""
+
+    exit_code = 3
+
+
+class BindError(StartError):
+    """A listening address could not be bound."""
+
+
+class RegistryError(MeshError):
+    """The registry answered with an error."""
+
+    exit_code = 4
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry could not be reached, or has no leader."""
+
+
+class RegistryDenied(RegistryError):
+    """The registry refused: a wrong token, a missing permission or a bad certificate."""
+
+
+class LeaseLost(RegistryError):
+    """The registry no longer knows this registration: register anew."""
+
+
+class CallError(MeshError):
+    """A call to another service failed."""
+
+
+class NoInstances(CallError):
+    """No instance of the service is known or left to try."""
+
+
+class ConnectError(CallError):
+    """The request surely never left this process (connection refused, no route)."""
+
+
+class ConnectionLost(CallError):
+    """The connection broke; the request may have had an effect."""
+
+
+class WrongInstance(CallError):
+    """The address was answered by another service or instance, as after a reused port."""
+
+
+class CallTimeout(CallError, TimeoutError):
+    """No answer within the call's time limit."""
+
+
+class HTTPStatusError(CallError):
+    """A 4xx or 5xx answer, raised by ``Response.raise_for_status()``.
+
+    Attributes:
+        status_code: the answer's status.
+    """
+
+    def __init__(self, message: str, *, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code

@@ -1,0 +1,138 @@
+"""Registry URLs: which engine, where, and with what settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from meshkit.errors import ConfigError, RegistryUrlError
+from meshkit.registry.base import Registry
+
+# Looked up here first: reading every installed package's entry points takes longer than
+# opening the registry.
+BUILT_IN = {
+    "local": "meshkit.registry.local:open_local",
+    "memory": "meshkit.registry.memory:open_memory",
+    "static": "meshkit.registry.static:open_static",
+    "consul": "meshkit.registry.consul:open_consul",
+    "consul+tls": "meshkit.registry.consul:open_consul",
+}
+ENTRY_POINTS = "meshkit.registries"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RegistryUrl:
+    """A parsed registry URL, ``scheme://rest?name=value``.
+
+    Attributes:
+        text: the URL with credentials and secret parameters masked; safe to show.
+        scheme: chooses the engine.
+        username, password: decoded credentials, empty when there are none.
+        host: what stands between ``//`` (or ``@``) and the path, undivided.
+        path: from the first slash on, decoded; empty when there is none.
+        params: the query's pairs.
+    """
+
+    text: str
+    scheme: str
+    username: str
+    password: str = dataclasses.field(repr=False)
+    host: str
+    path: str
+    params: Mapping[str, str] = dataclasses.field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read a URL. Raises RegistryUrlError that lists the known schemes."""
+        scheme, separator, rest = url.partition("://")
+        if not separator or not scheme:
+            raise RegistryUrlError(
+                f"malformed registry URL {mask(url)!r}: expected SCHEME://..., "
+                f"with one of the schemes {known_schemes()}"
+            )
+        try:
+            split = urlsplit(f"//{rest}")
+            params = dict(parse_qsl(split.query, strict_parsing=True) if split.query else ())
+        except ValueError as error:
+            raise RegistryUrlError(f"malformed registry URL {mask(url)!r}: {error}") from None
+        credentials, _, host = split.netloc.rpartition("@")
+        username, _, password = credentials.partition(":")
+        return cls(
+            text=mask(url),
+            scheme=scheme.lower(),
+            username=unquote(username),
+            password=unquote(password),
+            host=host,
+            path=unquote(split.path),
+            params=params,
+        )
+
+    def only(self, *names: str) -> None:
+        """Raise RegistryUrlError when a parameter is none of ``names``."""
+        unknown = sorted(self.params.keys() - set(names))
+        if unknown:
+            allowed = ", ".join(names) or "none"
+            raise self.error(f"unknown parameter {unknown[0]!r}; known: {allowed}")
+
+    def error(self, reason: str) -> RegistryUrlError:
+        """Return an error that names this URL, to be raised."""
+        return RegistryUrlError(f"malformed registry URL {self.text!r}: {reason}")
+
+
+def mask(url: str) -> str:
+    """Return the URL with its password and secret parameters replaced by ``***``."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, tail = rest.partition("/")
+    credentials, at, host = authority.rpartition("@")
+    if at:
+        user = credentials.partition(":")[0]
+        authority = f"{user}:***@{host}" if ":" in credentials else f"***@{host}"
+    path, question, query = tail.partition("?") if slash else ("", "", "")
+    if not slash:
+        authority, question, query = authority.partition("?")
+    pairs = [
+        f"{name}=***" if name.lower() in ("token", "password", "secret") else pair
+        for pair in query.split("&")
+        for name in (pair.partition("=")[0],)
+    ]
+    return f"{scheme}{separator}{authority}{slash}{path}{question}{'&'.join(pairs)}"
+
+
+def known_schemes() -> str:
+    """List the schemes for a message: the built-in ones and those of installed engines."""
+    names = {*BUILT_IN, *(entry.name for entry in entry_points(group=ENTRY_POINTS))}
+    return ", ".join(f"{name}://" for name in sorted(names))
+
+
+def open_registry(url: str) -> Registry:
+    """Open the registry that ``url`` names. Connects to nothing yet.
+
+    Raises:
+        RegistryUrlError: malformed URL or unknown scheme.
+        MissingExtraError: the engine needs an optional dependency that is not installed.
+    """
+    parsed = RegistryUrl.parse(url)
+    return find_engine(parsed)(parsed)
+
+
+def find_engine(url: RegistryUrl) -> Callable[[RegistryUrl], Registry]:
+    """Import the function that opens this scheme, our own or a third party's."""
+    if target := BUILT_IN.get(url.scheme):
+        module, _, name = target.partition(":")
+        engine: Callable[[RegistryUrl], Registry] = getattr(importlib.import_module(module), name)
+        return engine
+    for entry in entry_points(group=ENTRY_POINTS, name=url.scheme):
+        try:
+            loaded: Callable[[RegistryUrl], Registry] = entry.load()
+        except ImportError as error:
+            raise ConfigError(
+                f"registry engine {url.scheme}:// ({entry.value}) can't be imported: {error}"
+            ) from error
+        return loaded
+    raise RegistryUrlError(
+        f"unknown registry scheme {url.scheme + '://'!r} in {url.text!r}; known: {known_schemes()}"
+    )

@@ -1,0 +1,1 @@
+"""What happens to a service in time: start, registration, signals, stop."""

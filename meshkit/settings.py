@@ -1,0 +1,147 @@
+"""Settings: flags over ``MESHKIT_*`` variables over ``.env`` over ``[tool.meshkit]``."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+from meshkit.errors import ConfigError
+
+PREFIX = "MESHKIT_"
+# Read elsewhere: the state folder by meshkit.state, before any settings exist.
+OTHER_VARIABLES = {"MESHKIT_STATE_DIR", "MESHKIT_ENV_FILE", "MESHKIT_RELOAD"}
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=3600)]
+
+log = logging.getLogger("meshkit")
+
+
+class MeshSettings(BaseSettings):
+    """What can be set from outside; each field is also the variable ``MESHKIT_<FIELD>``.
+
+    Durations are seconds. ``load_settings`` is the way to make one whose errors are readable.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",  # a .env holds the variables of other programs too
+        frozen=True,
+        hide_input_in_errors=True,
+        pyproject_toml_table_header=("tool", "meshkit"),
+        pyproject_toml_depth=4,
+    )
+
+    service: str | None = Field(None, description="module:Class of the service to run")
+    registry: str = Field("local://", description="registry URL")
+    registration: bool = Field(True, description="register in the registry")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(0, description="HTTP port, 0 for any free one")
+    grpc_port: Port = Field(0, description="gRPC port, 0 for any free one")
+    advertise_host: str | None = Field(None, description="address that others reach us by")
+    tags: Annotated[tuple[str, ...], NoDecode] = Field((), description="added to the service's own")
+    zone: str = Field("", description="failure domain of this instance")
+    instances: Annotated[int, Field(ge=1, le=256)] = Field(1, description="processes to run")
+    env: Literal["development", "production"] = Field("development", description="kind of place")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level"
+    )
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: json off a tty")
+    access_log: bool = Field(False, description="log every HTTP request")
+    self_probe: Literal["require", "warn", "off"] = Field(
+        "require", description="call ourselves by the advertised address before registering"
+    )
+    check_timeout: Seconds = Field(2.0, description="limit for one health check")
+    check_interval: Seconds = Field(5.0, description="pause between rounds of health checks")
+    loop_lag_limit: Seconds = Field(5.0, description="an event loop stuck longer counts as down")
+    drain_delay: Seconds | None = Field(None, description="unset: as the registry needs")
+    shutdown_timeout: Seconds = Field(28.0, description="from the signal to the end of the process")
+    call_timeout: Seconds = Field(10.0, description="limit for one outgoing call")
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(tag for tag in (part.strip() for part in value.split(",")) if tag)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add ``[tool.meshkit]`` as the last source."""
+        project = PyprojectTomlConfigSettingsSource(settings_cls)
+        for key in project.toml_data:
+            if key not in settings_cls.model_fields:
+                raise ConfigError(f"unknown key {key!r} in [tool.meshkit]{_did_you_mean(key)}")
+        return init_settings, env_settings, dotenv_settings, project
+
+
+def load_settings(env_file: Path | None = None, **flags: Any) -> MeshSettings:
+    """Read all sources. ``flags`` win, and those that are None are not given.
+
+    Raises:
+        ConfigError: a value is not usable; the message names the flag or variable it came from.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    # A platform (Heroku, Cloud Run, fastapi run) tells the port by PORT.
+    if "port" not in given and PREFIX + "PORT" not in os.environ and os.environ.get("PORT"):
+        given["port"] = os.environ["PORT"]
+    if env_file is not None and not env_file.is_file():
+        raise ConfigError(f"env file {env_file} does not exist")
+    _hint_at_typos()
+    try:
+        return MeshSettings(_env_file=env_file or ".env", **given)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, flags)) from None
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise ConfigError(f"pyproject.toml can't be read: {error}") from None
+
+
+def _explain(error: ValidationError, flags: dict[str, Any]) -> str:
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    name = str(problem["loc"][0]) if problem["loc"] else "settings"
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"bad value for {_source(name, flags)}: should be {message}"
+
+
+def _source(name: str, flags: dict[str, Any]) -> str:
+    if flags.get(name) is not None:
+        return "--" + name.replace("_", "-")
+    if PREFIX + name.upper() in os.environ:
+        return PREFIX + name.upper()
+    if name == "port" and os.environ.get("PORT"):
+        return "PORT"
+    return f"{name} in [tool.meshkit] or .env"
+
+
+def _hint_at_typos() -> None:
+    known = {PREFIX + name.upper() for name in MeshSettings.model_fields} | OTHER_VARIABLES
+    for variable in sorted(os.environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            name = variable.removeprefix(PREFIX).lower()
+            log.warning("unknown variable %s is ignored%s", variable, _did_you_mean(name))
+
+
+def _did_you_mean(name: str) -> str:
+    near = difflib.get_close_matches(name, MeshSettings.model_fields, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
