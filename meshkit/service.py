@@ -293,6 +293,10 @@ class MeshService:
             )
         return self._mesh
 
+    @mesh.setter
+    def mesh(self, mesh: Mesh | None) -> None:
+        self._mesh = mesh
+
     async def on_start(self) -> None:
         """Prepare what handlers need. Runs after the ports are bound, before the first call."""
 

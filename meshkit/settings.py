@@ -61,7 +61,6 @@ class MeshSettings(BaseSettings):
         "info", description="least level"
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: json off a tty")
-    access_log: bool = Field(False, description="log every HTTP request")
     self_probe: Literal["require", "warn", "off"] = Field(
         "require", description="call ourselves by the advertised address before registering"
     )

@@ -1,0 +1,5 @@
+"""``python -m meshkit.cli``."""
+
+from meshkit.cli import main
+
+main()

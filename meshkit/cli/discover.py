@@ -1,0 +1,156 @@
+"""Finding the service to run: named, configured, or the only one there is."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from meshkit.errors import ConfigError, MeshError
+from meshkit.service import MeshService
+
+# Where a service is looked for when nothing names it, in a folder and in its packages.
+MODULES = ("service", "app", "main", "api")
+SKIPPED = {"tests", "test", "docs", "build", "dist", "node_modules", "templates", "benchmarks"}
+
+
+def find_service(spec: str | None, *, configured: str | None) -> MeshService:
+    """Return the service to run, made.
+
+    Args:
+        spec: ``module:Class``, ``module:object`` or ``module``, as given on the command line.
+        configured: the same from ``[tool.meshkit] service`` or ``MESHKIT_SERVICE``.
+
+    Raises:
+        ConfigError: it can't be found or imported, or is not the only one.
+    """
+    for folder in (Path.cwd() / "src", Path.cwd()):
+        if folder.is_dir() and str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    if named := spec or configured:
+        return make(load(named))
+    found: dict[str, type[MeshService] | MeshService] = {}
+    for module in likely_modules():
+        for name, candidate in candidates(import_module(module)).items():
+            found.setdefault(f"{module}:{name}", candidate)
+    return make(the_only(found, "here"))
+
+
+def load(spec: str) -> type[MeshService] | MeshService:
+    """Import ``module[:attribute]``; without an attribute the module must hold one service."""
+    module_name, colon, attribute = spec.partition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        raise ConfigError(f"{spec!r}: name a module, as in `meshkit run users.service:Users`")
+    module = import_module(module_name)
+    found = candidates(module)
+    if not colon:
+        return the_only(
+            {f"{module_name}:{name}": each for name, each in found.items()}, module_name
+        )
+    value = getattr(module, attribute, None)
+    if value is None:
+        near = difflib.get_close_matches(attribute, found, n=1)
+        hint = f"; did you mean {module_name}:{near[0]}?" if near else ""
+        raise ConfigError(f"{module_name} has no {attribute!r}{hint}")
+    if isinstance(value, MeshService) or (
+        isinstance(value, type) and issubclass(value, MeshService)
+    ):
+        return value
+    raise ConfigError(
+        f"{spec} is not a MeshService; a FastAPI application becomes one with "
+        "`service = MeshService.from_app(app, name=...)`"
+    )
+
+
+def candidates(module: ModuleType) -> dict[str, type[MeshService] | MeshService]:
+    """Return the services that the module defines: its own named subclasses, and objects."""
+    return {name: value for name, value in vars(module).items() if is_service(value, module)}
+
+
+def is_service(value: object, module: ModuleType) -> bool:
+    """Whether it is a service, or a named subclass that this very module defines."""
+    if not isinstance(value, type):
+        return isinstance(value, MeshService)
+    own = issubclass(value, MeshService) and value.__module__ == module.__name__
+    return own and bool(getattr(value, "name", ""))
+
+
+def the_only(
+    found: dict[str, type[MeshService] | MeshService], where: str
+) -> type[MeshService] | MeshService:
+    """Return the single candidate; a class and objects of it count once."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise ConfigError(
+            f"no MeshService found {where if where == 'here' else 'in ' + where}: "
+            "name it as in `meshkit run users.service:Users`, "
+            "or set `service` in [tool.meshkit] of pyproject.toml"
+        )
+    names = ", ".join(sorted(found))
+    raise ConfigError(f"several services found, name one of them: {names}")
+
+
+def make(service: type[MeshService] | MeshService) -> MeshService:
+    """Return the service itself, calling its class without arguments if need be."""
+    if isinstance(service, MeshService):
+        return service
+    try:
+        return service()
+    except MeshError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{service.__module__}:{service.__qualname__} can't be made: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module, turning what goes wrong into one line that says where."""
+    try:
+        return importlib.import_module(name)
+    except MeshError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConfigError(f"no module named {name!r} in {Path.cwd()} or on sys.path") from error
+        raise ConfigError(f"{name} can't be imported: {error}") from error
+    except SyntaxError as error:
+        place = f"{error.filename}:{error.lineno}"
+        raise ConfigError(f"{name} can't be imported: {error.msg} ({place})") from error
+    except Exception as error:
+        raise ConfigError(
+            f"{name} can't be imported: {type(error).__name__}: {error}{_place(error)}"
+        ) from error
+
+
+def likely_modules() -> Iterator[str]:
+    """Yield the modules of this folder (and its ``src``) that may hold a service."""
+    for folder in (Path.cwd(), Path.cwd() / "src"):
+        if not folder.is_dir():
+            continue
+        for module in MODULES:
+            if (folder / f"{module}.py").is_file():
+                yield module
+        for package in sorted(folder.iterdir()):
+            if package.name in SKIPPED or not package.name.isidentifier():
+                continue
+            for module in MODULES:
+                if (package / f"{module}.py").is_file():
+                    yield f"{package.name}.{module}"
+
+
+def _place(error: BaseException) -> str:
+    """Return " (file:line)" of the user's line that raised, the last one of the traceback."""
+    traceback = error.__traceback__
+    place = ""
+    while traceback is not None:
+        filename = traceback.tb_frame.f_code.co_filename
+        if not filename.startswith("<") and "importlib" not in filename:
+            place = f" ({filename}:{traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return place

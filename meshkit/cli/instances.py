@@ -1,0 +1,152 @@
+"""``meshkit run --instances N``: several processes forked from one warm parent.
+
+The parent imports everything and builds the application once, so that each instance starts in a
+fraction of the time and shares most of its memory. Nothing that runs is forked: event loops,
+threads and gRPC begin in the children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import logging
+import mmap
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+
+from meshkit.backoff import Backoff
+from meshkit.cli.run import check_ports, serve
+from meshkit.errors import MeshError
+from meshkit.service import MeshService, serves_http, servicers
+from meshkit.settings import MeshSettings
+
+RESTART_CAP = 5.0
+STOP_MARGIN = 5.0
+
+log = logging.getLogger("meshkit.instances")
+
+
+def run_instances(service: MeshService, settings: MeshSettings) -> int:
+    """Run N copies until told to stop; one that dies is replaced. Return the exit code."""
+    check_ports(settings)
+    warm_up(service)
+    return Parent(service, settings).run()
+
+
+def warm_up(service: MeshService) -> None:
+    """Import and build what every instance needs, before the first fork."""
+    modules = ["meshkit.runtime", "meshkit.client.pyreqwest_transport", "uvloop"]
+    if serves_http(service):
+        modules += ["meshkit.server.http", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on"]
+        _ = service.app
+    if servicers(type(service)):
+        modules.append("meshkit.server.grpc")
+    for module in modules:
+        importlib.import_module(module)
+    # The children's collectors leave what is here alone, so that its pages stay shared.
+    gc.collect()
+    gc.freeze()
+
+
+class Parent:
+    """Forks the instances, passes signals on, and replaces those that die.
+
+    An instance that fails before it was ever up ends everything: the next would fail too.
+    """
+
+    def __init__(self, service: MeshService, settings: MeshSettings) -> None:
+        self._service = service
+        self._settings = settings
+        self._children: dict[int, int] = {}  # pid: place
+        # Shared with the children: a byte for each place, set once it was up.
+        self._up = mmap.mmap(-1, settings.instances)
+        self._backoff = Backoff(first=0.5, cap=RESTART_CAP)
+        self._signal: int | None = None
+        self._code = 0
+
+    def run(self) -> int:
+        """Start all, watch over them, and return the exit code when all have ended."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._caught)
+        for place in range(self._settings.instances):
+            self._fork(place)
+        for pid, status in self._ended():
+            place = self._children.pop(pid)
+            if self._signal is None:
+                self._replace(place, os.waitstatus_to_exitcode(status))
+        return self._code
+
+    def _fork(self, place: int) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(self._child(place))
+        self._children[pid] = place
+        if self._signal is not None:  # caught while we forked
+            os.kill(pid, signal.SIGTERM)
+
+    def _child(self, place: int) -> int:
+        """Run one instance in the forked process; return its exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on once
+        try:
+            serve(self._service, self._settings, lambda: self._up.__setitem__(place, 1))
+        except MeshError as error:
+            print(f"meshkit: error: {error}", file=sys.stderr, flush=True)
+            return error.exit_code
+        except BaseException:  # noqa: BLE001 - a forked child must never return
+            traceback.print_exc()
+            return 1
+        return 0
+
+    def _ended(self) -> Iterator[tuple[int, int]]:
+        """Yield children as they end, until none is left."""
+        while self._children:
+            try:
+                yield os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+
+    def _replace(self, place: int, code: int) -> None:
+        if not self._up[place]:
+            log.error("instance %d could not start; stopping the others", place + 1)
+            self._code = code if code > 0 else 1
+            self._stop(signal.SIGTERM)
+            return
+        pause = self._backoff.next()
+        log.warning("instance %d ended (%s); a new one starts in %.1f s", place + 1, code, pause)
+        time.sleep(pause)
+        if self._signal is None:
+            self._up[place] = 0
+            self._fork(place)
+
+    def _caught(self, number: int, _frame: object) -> None:
+        if self._signal is not None:
+            for pid in list(self._children):
+                _kill(pid, signal.SIGKILL)
+            os._exit(128 + number)
+        self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        self._signal = number
+        for pid in list(self._children):
+            _kill(pid, signal.SIGTERM)
+        signal.signal(signal.SIGALRM, self._overdue)
+        signal.alarm(int(self._settings.shutdown_timeout + STOP_MARGIN))
+
+    def _overdue(self, _number: int, _frame: object) -> None:
+        for pid in list(self._children):
+            log.error("process %d did not stop in time and is killed", pid)
+            _kill(pid, signal.SIGKILL)
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,74 @@
+"""Log lines for people on a terminal, and JSON lines for everything else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Literal
+
+from meshkit.cli import colored
+
+COLORS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m", "DEBUG": "\033[2m"}
+PLAIN = "\033[0m"
+# What they say at "info" is said better by our own lines.
+NOISY = ("uvicorn", "uvicorn.error", "grpc", "asyncio", "watchfiles")
+# Attributes that every record has; the rest is what the caller added by `extra`.
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+LogFormat = Literal["auto", "text", "json"]
+
+
+def is_json(format: LogFormat) -> bool:
+    """Whether to write JSON: when asked for, or when nobody sits at a terminal."""
+    return format == "json" or (format == "auto" and not sys.stdout.isatty())
+
+
+def configure(level: str, format: LogFormat) -> None:
+    """Send all logs to stderr in one of the two formats; replaces an earlier configuration."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if is_json(format) else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    quiet = logging.WARNING if level != "debug" else logging.DEBUG
+    for name in NOISY:
+        logging.getLogger(name).setLevel(quiet)
+    if level != "debug":
+        logging.getLogger("meshkit.server.lifespan").setLevel(logging.CRITICAL)
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:01 warning meshkit.registration  message``, coloured on a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._colored = colored(sys.stderr.isatty())
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{clock} {record.levelname.lower():<7} {record.name}  {record.getMessage()}"
+        if self._colored and (color := COLORS.get(record.levelname)):
+            line = f"{color}{line}{PLAIN}"
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and what ``extra`` added."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        fields = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields |= {key: value for key, value in vars(record).items() if key not in STANDARD}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)

@@ -1,0 +1,195 @@
+"""``meshkit run``: run a service until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshkit.cli.discover import find_service
+from meshkit.cli.logs import configure, is_json
+from meshkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from meshkit.runtime import Runtime
+    from meshkit.service import MeshService
+    from meshkit.settings import MeshSettings
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    service: Annotated[
+        str | None,
+        typer.Argument(
+            help="module:Class. Without it: [tool.meshkit] service, else the only one here.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port, 0 for any free one [0].")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="gRPC port, 0 for any free one [0].")
+    ] = None,
+    advertise_host: Annotated[
+        str | None, typer.Option(help="Address that others reach this service by.")
+    ] = None,
+    registry: Annotated[str | None, typer.Option(help="Registry URL [local://].")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Add a tag; may be repeated.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Failure domain of this instance.")] = None,
+    instances: Annotated[int | None, typer.Option(help="Processes to run [1].")] = None,
+    reload: Annotated[
+        bool, typer.Option(envvar="MESHKIT_RELOAD", help="Start anew when a file changes.")
+    ] = False,
+    env: Annotated[str | None, typer.Option(help="development or production.")] = None,
+    env_file: Annotated[
+        Path | None, typer.Option(envvar="MESHKIT_ENV_FILE", help="File of variables [.env].")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
+    no_register: Annotated[
+        bool, typer.Option("--no-register", help="Serve without registering.")
+    ] = False,
+) -> None:
+    """Run a service: bind, register, serve, drain.
+
+    Every option is also a variable, MESHKIT_<OPTION>, and a key of [tool.meshkit]; PORT is
+    respected. Ctrl-C or SIGTERM stops in order, a second one at once.
+    """
+    from meshkit.settings import load_settings
+
+    settings = load_settings(
+        env_file,
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        advertise_host=advertise_host,
+        registry=registry,
+        tags=",".join(tag) if tag else None,
+        zone=zone,
+        instances=instances,
+        env=env,
+        log_level=log_level,
+        log_format=log_format,
+        registration=False if no_register else None,
+    )
+    configure(settings.log_level, settings.log_format)
+    if reload:
+        from meshkit.cli.reload import run_reloading
+
+        raise typer.Exit(run_reloading(settings))
+    found = find_service(service, configured=settings.service)
+    if settings.instances > 1:
+        from meshkit.cli.instances import run_instances
+
+        raise typer.Exit(run_instances(found, settings))
+    serve(found, settings)
+
+
+def serve(
+    service: MeshService, settings: MeshSettings, on_ready: Callable[[], None] | None = None
+) -> None:
+    """Run the service in this process until it is told to stop."""
+    from meshkit.runtime import Runtime
+
+    began = process_start()
+    runtime = Runtime(service, settings=settings)
+
+    def ready(runtime: Runtime) -> None:
+        announce(runtime, seconds=time.time() - began)
+        if on_ready is not None:
+            on_ready()
+
+    # What exists now lives as long as the process; the collector need not look at it again.
+    gc.freeze()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(runtime.serve(ready))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop where it exists."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def process_start() -> float:
+    """Return when this process began, in seconds since the epoch; now where /proc can't tell."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, AttributeError):
+        return time.time()
+    ticks = int(stat.rpartition(")")[2].split()[19])  # starttime, proc(5)
+    return boot + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def facts(runtime: Runtime) -> dict[str, Any]:
+    """Return what is where, once the service is up."""
+    instance = runtime.instance
+    assert instance is not None
+    url = runtime.http_url
+    return {
+        "service": instance.service,
+        "version": instance.version,
+        "instance": instance.id,
+        "pid": os.getpid(),
+        "http": url,
+        "grpc": runtime.grpc_target,
+        "docs": f"{url}/docs" if url else None,
+        "health": f"{url}/health/ready" if url else None,
+        "registry": runtime.registry_url,
+        "registration": runtime.registry_state,
+        "ready": runtime.health.ready,
+        "tags": list(instance.tags),
+    }
+
+
+def announce(runtime: Runtime, *, seconds: float) -> None:
+    """Print what is where: a block for people, one JSON line for programs."""
+    known = facts(runtime)
+    if is_json(runtime.settings.log_format):
+        extra = {**known, "event": "ready", "seconds": round(seconds, 3)}
+        record = logging.makeLogRecord(
+            {"name": "meshkit", "levelname": "INFO", "msg": "serving", **extra}
+        )
+        print(logging.getLogger().handlers[0].format(record), flush=True)
+        return
+    tags = ", ".join(known["tags"])
+    docs = f"   docs: {known['docs']}" if known["docs"] else ""
+    state = known["registration"] if known["ready"] else f"{known['registration']}, not ready"
+    lines = {
+        "HTTP": f"{known['http']}{docs}" if known["http"] else "",
+        "gRPC": known["grpc"] or "",
+        "Health": known["health"] or "standard gRPC health service",
+        "Registry": f"{known['registry']}  ({state})",
+        "Tags": tags,
+        "Reload": "on" if os.environ.get("MESHKIT_RELOADED") else "",
+    }
+    title = f"{known['service']} {known['version']}".strip()
+    print(f"\n  {title}   {known['instance']}\n")
+    for name, value in lines.items():
+        if value:
+            print(f"  {name:<9} {value}")
+    print(f"\n  Up after {seconds:.2f} s. Ctrl-C stops.\n", flush=True)
+
+
+def check_ports(settings: MeshSettings) -> None:
+    """Refuse one fixed port for several processes. Raises ConfigError."""
+    for flag, port in (("--port", settings.port), ("--grpc-port", settings.grpc_port)):
+        if port:
+            raise ConfigError(
+                f"{flag} {port} can't be shared by {settings.instances} instances: "
+                f"leave it out, and each takes a free port and registers it"
+            )

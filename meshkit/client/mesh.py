@@ -1,0 +1,182 @@
+"""The way to other services: clients by name over one registry."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from meshkit.client.http import HttpClient
+from meshkit.client.retry import RetryPolicy
+from meshkit.discovery.cache import SnapshotCache
+from meshkit.discovery.subscription import Subscription
+from meshkit.discovery.target import Target
+from meshkit.errors import ConfigError
+from meshkit.model import ServiceInfo, Snapshot, check_service_name
+from meshkit.registry import Registry, open_registry
+
+if TYPE_CHECKING:
+    from meshkit.client.grpc import ChannelPool, MeshChannel
+    from meshkit.client.transport import HttpTransport
+
+Stub = TypeVar("Stub")
+
+CALL_TIMEOUT = 10.0
+
+
+class Mesh:
+    """Finds services and calls them, inside a service or outside of one.
+
+    ::
+
+        async with Mesh("consul://127.0.0.1:8500") as mesh:
+            users = mesh.http("users")
+            answer = await users.get("/users/1")
+
+    Clients are made once per name and options; ask for them as often as you like.
+
+    Args:
+        registry: a registry URL or an open registry (which is closed along); when None, the
+            setting ``registry`` as services use it.
+        timeout: seconds for a whole call, retries included, where a client sets none.
+
+    Raises:
+        RegistryUrlError: the URL is malformed or its scheme unknown.
+    """
+
+    def __init__(
+        self, registry: str | Registry | None = None, *, timeout: float = CALL_TIMEOUT
+    ) -> None:
+        self.registry = (
+            open_registry(registry or _configured())
+            if not isinstance(registry, Registry)
+            else registry
+        )
+        self.timeout = timeout
+        self._targets: dict[str, Target] = {}
+        self._http: dict[tuple[str, float], HttpClient] = {}
+        self._channels: dict[tuple[str, float, tuple[str, ...]], MeshChannel] = {}
+        self._stubs: dict[tuple[object, MeshChannel], Any] = {}
+        self._pools: dict[str, ChannelPool] = {}
+        self._closed = False
+
+    def http(self, service: str, *, timeout: float | None = None) -> HttpClient:
+        """Return the HTTP client of ``service``; it reads like httpx."""
+        key = (service, self.timeout if timeout is None else timeout)
+        if (client := self._http.get(key)) is None:
+            client = HttpClient(
+                self.target(service), self._transport, timeout=key[1], retry=RetryPolicy()
+            )
+            self._http[key] = client
+        return client
+
+    def grpc(
+        self,
+        stub: Callable[[Any], Stub],
+        service: str,
+        *,
+        timeout: float | None = None,
+        idempotent: Sequence[str] = (),
+    ) -> Stub:
+        """Return a generated stub whose calls go to instances of ``service``.
+
+        Args:
+            stub: the generated stub class.
+            service: the name it is registered under.
+            timeout: seconds for calls that set none.
+            idempotent: names of methods that may run twice, beside those whose proto says so.
+        """
+        channel = self.channel(service, timeout=timeout, idempotent=idempotent)
+        key = (stub, channel)
+        if key not in self._stubs:
+            self._stubs[key] = stub(channel)
+        made: Stub = self._stubs[key]
+        return made
+
+    def channel(
+        self, service: str, *, timeout: float | None = None, idempotent: Sequence[str] = ()
+    ) -> MeshChannel:
+        """Return the gRPC channel of ``service``, for several stubs over one set of connections."""
+        from meshkit.client.grpc import ChannelPool, MeshChannel  # noqa: PLC0415 - HTTP needs no gRPC
+
+        key = (service, self.timeout if timeout is None else timeout, tuple(idempotent))
+        if (channel := self._channels.get(key)) is None:
+            target = self.target(service)
+            pool = self._pools.setdefault(service, ChannelPool())
+            channel = MeshChannel(
+                target, timeout=key[1], retry=RetryPolicy(), idempotent=key[2], pool=pool
+            )
+            self._channels[key] = channel
+        return channel
+
+    async def instances(self, service: str) -> Snapshot:
+        """Read the instances of ``service`` from the registry, whatever their status.
+
+        Raises:
+            RegistryError: the registry can't be read.
+        """
+        return await self.registry.instances(_checked(service))
+
+    async def services(self) -> tuple[ServiceInfo, ...]:
+        """Read the names of all services from the registry."""
+        return await self.registry.services()
+
+    def target(self, service: str) -> Target:
+        """Return what picks instances of ``service``; it follows the registry from now on."""
+        if self._closed:
+            raise ConfigError(f"the mesh is closed: {service} can't be called any more")
+        if (target := self._targets.get(service)) is None:
+            subscription = Subscription(self.registry, _checked(service), self._cache)
+            target = self._targets[service] = Target(subscription)
+        return target
+
+    async def aclose(self) -> None:
+        """Close all clients and the registry. Closing twice is safe."""
+        if self._closed:
+            return
+        self._closed = True
+        for channel in self._channels.values():
+            await channel.close()
+        for pool in self._pools.values():
+            await pool.close()
+        if "_transport" in vars(self):
+            await self._transport.aclose()
+        for target in self._targets.values():
+            await target.aclose()
+        await self.registry.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @functools.cached_property
+    def _transport(self) -> HttpTransport:
+        from meshkit.client.pyreqwest_transport import PyreqwestTransport  # noqa: PLC0415
+
+        return PyreqwestTransport()
+
+    @functools.cached_property
+    def _cache(self) -> SnapshotCache | None:
+        # A registry without a server can't be away.
+        return SnapshotCache.of(self.registry.url) if self.registry.peer is not None else None
+
+
+def _configured() -> str:
+    from meshkit.settings import load_settings  # noqa: PLC0415 - scripts often name the registry
+
+    return load_settings().registry
+
+
+def _checked(service: str) -> str:
+    try:
+        return check_service_name(service)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,135 @@
+"""One service's list, kept current: watch, cache, and doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable
+
+from meshkit.backoff import Backoff
+from meshkit.discovery.cache import SnapshotCache
+from meshkit.discovery.damping import is_large_drop, keep_missing
+from meshkit.errors import RegistryError
+from meshkit.model import Snapshot
+from meshkit.registry.base import Registry
+
+RETRY_CAP = 5.0
+SAVE_DELAY = 0.5
+
+log = logging.getLogger("meshkit.discovery")
+
+Listener = Callable[[Snapshot], None]
+
+
+class Subscription:
+    """Follows one service in the registry; belongs to one event loop.
+
+    The last good list is kept for as long as the registry is away, marked stale, and the one on
+    disk serves a consumer that starts meanwhile. A drop of more than half is doubted for
+    ``registry.settle`` seconds and then confirmed by a second read.
+
+    Attributes:
+        snapshot: the list to use now, or None while none is known. None is not "empty".
+        error: why the registry can't be followed at the moment, or None.
+    """
+
+    def __init__(self, registry: Registry, service: str, cache: SnapshotCache | None) -> None:
+        self.service = service
+        self.snapshot: Snapshot | None = None
+        self.error: RegistryError | None = None
+        self._registry = registry
+        self._cache = cache
+        self._listeners: list[Listener] = []
+        self._known = asyncio.Event()
+        self._confirmation: asyncio.Task[None] | None = None
+        self._save: asyncio.TimerHandle | None = None
+        if cache is not None and (saved := cache.load(service)) is not None:
+            self._publish(saved)
+        self._task = asyncio.create_task(self._run(), name=f"meshkit-subscription-{service}")
+
+    async def known(self) -> Snapshot:
+        """Return the list, waiting for the first one; bound it by your own timeout."""
+        while self.snapshot is None:
+            await self._known.wait()
+        return self.snapshot
+
+    def on_change(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` with each list from now on; the returned function ends that."""
+        self._listeners.append(listener)
+
+        def stop() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return stop
+
+    async def aclose(self) -> None:
+        """Stop following. Closing twice is safe."""
+        if self._save is not None:
+            self._save.cancel()
+            self._write()
+        tasks = [task for task in (self._confirmation, self._task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        backoff = Backoff(cap=RETRY_CAP)
+        while True:
+            try:
+                async with contextlib.aclosing(self._registry.watch(self.service)) as watch:
+                    async for snapshot in watch:
+                        backoff.reset()
+                        self._found(snapshot)
+            except RegistryError as error:
+                self._lost(error)
+            except Exception as error:
+                log.exception("watching %s failed unexpectedly", self.service)
+                self._lost(RegistryError(f"{self._registry.url}: {error!r}"))
+            await asyncio.sleep(backoff.next())
+
+    def _found(self, snapshot: Snapshot) -> None:
+        if self.error is not None:
+            log.info("%s: following %s again", self.service, self._registry.url)
+            self.error = None
+        if self._confirmation is not None:
+            self._confirmation.cancel()
+            self._confirmation = None
+        old = self.snapshot
+        if old is None or self._registry.settle == 0 or not is_large_drop(old, snapshot):
+            self._publish(snapshot)
+            return
+        log.info("%s: more than half of the list vanished; confirming", self.service)
+        self._publish(keep_missing(old, snapshot))
+        self._confirmation = asyncio.create_task(self._confirm())
+
+    async def _confirm(self) -> None:
+        await asyncio.sleep(self._registry.settle)
+        try:
+            snapshot = await self._registry.instances(self.service)
+        except RegistryError:
+            return  # the watch notices too, and offers a fresh list when it is back
+        self._publish(snapshot)
+
+    def _lost(self, error: RegistryError) -> None:
+        if self.error is None:
+            have = "the last good list stays in use" if self.snapshot else "no list is known yet"
+            log.warning("%s: the registry can't be followed: %s; %s", self.service, error, have)
+        self.error = error
+        if self.snapshot is not None and not self.snapshot.stale:
+            self._publish(dataclasses.replace(self.snapshot, stale=True))
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._known.set()
+        for listener in tuple(self._listeners):
+            listener(snapshot)
+        if self._cache is not None and not snapshot.stale and self._save is None:
+            self._save = asyncio.get_running_loop().call_later(SAVE_DELAY, self._write)
+
+    def _write(self) -> None:
+        self._save = None
+        if self._cache is not None and self.snapshot is not None and not self.snapshot.stale:
+            self._cache.save(self.snapshot)

@@ -1,0 +1,340 @@
+"""The life of a service, in order: every step of start and stop is one line of this file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from meshkit.client.mesh import Mesh
+from meshkit.errors import ConfigError, MeshError, StartError
+from meshkit.model import Endpoint, Instance
+from meshkit.registry import Registry, open_registry
+from meshkit.runtime.advertise import Advertised, advertised_host
+from meshkit.runtime.identity import new_instance
+from meshkit.runtime.probe import probe
+from meshkit.runtime.registration import Registration
+from meshkit.runtime.signals import StopSignals
+from meshkit.server.bind import bind
+from meshkit.server.health import Health, Phase
+from meshkit.service import MeshService, health_checks, serves_http, servicers
+from meshkit.settings import MeshSettings, load_settings
+
+if TYPE_CHECKING:
+    from meshkit.server.grpc import GrpcServer
+    from meshkit.server.http import HttpServer
+
+FIRST_REGISTRATION = 3.0  # seconds to wait before saying that the registry is away
+CANCEL_MARGIN = 2.0  # of the shutdown limit, for what comes after the calls in flight
+
+log = logging.getLogger("meshkit")
+
+
+class Runtime:
+    """Runs one service in this event loop.
+
+    ``async with Runtime(service):`` for tests and notebooks; :meth:`serve` for a process, which
+    also owns the signals.
+
+    Args:
+        service: what to run.
+        registry: registry URL; the setting ``registry`` when None.
+        settings: all settings; read from the environment when None.
+        overrides: single settings that win over the environment, as in ``port=8000``.
+
+    Raises:
+        ConfigError: a setting or the service's declaration is not usable.
+    """
+
+    def __init__(
+        self,
+        service: MeshService,
+        *,
+        registry: str | None = None,
+        settings: MeshSettings | None = None,
+        **overrides: Any,
+    ) -> None:
+        if not service.name:
+            raise ConfigError(
+                f'{type(service).__name__} has no name: set `name = "..."` in its class'
+            )
+        if settings is None:
+            settings = load_settings(registry=registry, **overrides)
+        self.service = service
+        self.settings = settings
+        self.instance: Instance | None = None
+        self.registration: Registration | None = None
+        self.health = Health(
+            health_checks(service),
+            timeout=settings.check_timeout,
+            interval=settings.check_interval,
+        )
+        self._registry: Registry | None = None
+        self._mesh: Mesh | None = None
+        self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+        self._hooks_ran = False
+        self._stopped = False
+
+    @property
+    def mesh(self) -> Mesh:
+        """The service's way to other services."""
+        return self.service.mesh
+
+    @property
+    def http_url(self) -> str | None:
+        """Base URL of the HTTP endpoint as others reach it; None without one."""
+        endpoint = self.instance.endpoints.get("http") if self.instance else None
+        return f"http://{endpoint}" if endpoint else None
+
+    @property
+    def grpc_target(self) -> str | None:
+        """``host:port`` of the gRPC endpoint as others reach it; None without one."""
+        endpoint = self.instance.endpoints.get("grpc") if self.instance else None
+        return str(endpoint) if endpoint else None
+
+    @property
+    def registry_url(self) -> str:
+        """The registry's URL, without secrets."""
+        return self._registry.url if self._registry is not None else ""
+
+    @property
+    def registry_state(self) -> str:
+        """One word or line on the registration, for people."""
+        if self.registration is not None:
+            return self.registration.state
+        return "not registered"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a readiness answer says beside the checks."""
+        return {
+            "service": self.service.name,
+            "instance": self.instance.id if self.instance else None,
+            "registry": self.registry_state,
+        }
+
+    async def start(self) -> None:
+        """Go through the start order; on failure everything begun is undone.
+
+        Raises:
+            StartError: a port is taken, a hook failed, or the advertised address is wrong.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._abandon()
+            raise
+
+    async def _start(self) -> None:
+        self._registry = open_registry(self.settings.registry)
+        advertised = self._advertised(self._registry)
+        self._bind()
+        await self._serve()
+        await self._begin(self._registry)
+        await self.health.check()
+        self.instance = self._new_instance(advertised)
+        await self._identify(self.instance)
+        await self._probe(self.instance)
+        self.health.on_change(self._readiness_changed)
+        self.health.enter(Phase.SERVING)
+        self.health.start()
+        await self._register(self.instance)
+
+    def _advertised(self, registry: Registry) -> Advertised:
+        settings = self.settings
+        chosen = advertised_host(
+            settings.host, settings.advertise_host, registry.peer, registry.url
+        )
+        log.debug("advertising %s: %s", chosen.host, chosen.rule)
+        return chosen
+
+    def _bind(self) -> None:
+        settings, service = self.settings, self.service
+        if serves_http(service):
+            from meshkit.server.asgi import MeshApp  # noqa: PLC0415 - gRPC alone needs no uvicorn
+            from meshkit.server.http import HttpServer  # noqa: PLC0415
+
+            app = MeshApp(service.app, self.health, self.describe)
+            sock = bind(settings.host, settings.port)
+            self._http = HttpServer(app, sock, service.app.routes)
+        if adders := servicers(type(service)):
+            from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
+
+            self._grpc = GrpcServer(settings.host, settings.grpc_port)
+            self._grpc.add(service, adders, reflection=settings.env == "development")
+
+    async def _serve(self) -> None:
+        if self._http is not None:
+            await self._http.start()
+        if self._grpc is not None:
+            await self._grpc.start()
+
+    async def _begin(self, registry: Registry) -> None:
+        """Run what the user has written for the start; outgoing calls work from here on."""
+        self.service.mesh = self._mesh = Mesh(registry, timeout=self.settings.call_timeout)
+        if self._http is not None:
+            await self._http.lifespan.begin()
+        self._hooks_ran = True
+        await run_hook(self.service.on_start, "on_start", self.service)
+
+    def _new_instance(self, advertised: Advertised) -> Instance:
+        endpoints = {}
+        if self._http is not None:
+            endpoints["http"] = Endpoint(advertised.host, self._http.port)
+        if self._grpc is not None:
+            endpoints["grpc"] = Endpoint(advertised.host, self._grpc.port)
+        return new_instance(self.service, self.settings, endpoints)
+
+    async def _identify(self, instance: Instance) -> None:
+        if self._http is not None:
+            await self._http.identify(instance.service, instance.id)
+        if self._grpc is not None:
+            self._grpc.identify(instance.service, instance.id)
+
+    async def _probe(self, instance: Instance) -> None:
+        if self.settings.self_probe == "off":
+            return
+        try:
+            await probe(instance)
+        except StartError as error:
+            if self.settings.self_probe == "require":
+                raise
+            log.warning("%s", error)
+
+    def _readiness_changed(self, ready: bool) -> None:  # noqa: FBT001 - a listener
+        if self._grpc is not None:
+            task = asyncio.ensure_future(self._grpc.show(ready=ready))
+            task.add_done_callback(lambda done: done.exception())
+        if self.registration is not None:
+            self.registration.show(healthy=ready)
+
+    async def _register(self, instance: Instance) -> None:
+        assert self._registry is not None
+        if not self.settings.registration or self._registry.read_only:
+            return
+        self.registration = Registration(
+            functools.partial(open_registry, self.settings.registry),
+            instance,
+            lag_limit=self.settings.loop_lag_limit,
+        )
+        self.registration.show(healthy=self.health.ready)
+        self.registration.start()
+        await self.registration.first(FIRST_REGISTRATION)
+
+    async def stop(self) -> None:
+        """Go through the stop order; returns within ``shutdown_timeout``. Twice is safe."""
+        if self._stopped:
+            return
+        self._stopped = True
+        deadline = time.monotonic() + self.settings.shutdown_timeout
+        self.health.enter(Phase.DRAINING)
+        await self._deregister()
+        await self._drain()
+        await self._close_servers(deadline - CANCEL_MARGIN - time.monotonic())
+        await self._end(deadline)
+
+    async def _deregister(self) -> None:
+        if self.registration is not None:
+            await self.registration.stop()
+
+    async def _drain(self) -> None:
+        """Keep accepting until the slowest caller knows, and tell those who call meanwhile."""
+        if self._http is not None:
+            await self._http.drain()
+        if self._grpc is not None:
+            await self._grpc.drain()
+        if self.registration is not None and self._registry is not None:
+            delay = self.settings.drain_delay
+            await asyncio.sleep(self._registry.propagation if delay is None else delay)
+
+    async def _close_servers(self, grace: float) -> None:
+        stops = [server.stop(grace=grace) for server in (self._http, self._grpc) if server]
+        for result in await asyncio.gather(*stops, return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.error("closing a server failed: %r", result)
+
+    async def _end(self, deadline: float) -> None:
+        """Run the user's part of the stop, then close the outgoing clients, last of all."""
+        try:
+            async with asyncio.timeout(max(0.5, deadline - time.monotonic())):
+                if self._hooks_ran:
+                    await run_hook(self.service.on_stop, "on_stop", self.service)
+                if self._http is not None and self._http.started:
+                    await self._http.lifespan.end()
+        except TimeoutError:
+            log.warning("on_stop took too long and was cancelled")
+        except MeshError as error:
+            log.warning("%s", error)
+        await self.health.aclose()
+        await self._close_clients()
+
+    async def _close_clients(self) -> None:
+        if self._mesh is not None:
+            self.service.mesh = None
+            await self._mesh.aclose()
+        elif self._registry is not None:
+            await self._registry.aclose()
+
+    async def _abandon(self) -> None:
+        """Undo an unfinished start, without a drain: nobody has been told of us."""
+        self._stopped = True
+        with contextlib.suppress(Exception):
+            await self._deregister()
+        await self._close_servers(0.0)
+        await self._end(time.monotonic() + CANCEL_MARGIN)
+
+    async def serve(self, on_ready: Callable[[Runtime], None] | None = None) -> None:
+        """Start, run until SIGTERM or SIGINT, stop. A second signal ends the process at once.
+
+        Args:
+            on_ready: called once the service is up.
+
+        Raises:
+            MeshError: the service could not start.
+        """
+        with StopSignals() as signals:
+            asked = asyncio.create_task(signals.wait())
+            starting = asyncio.create_task(self.start())
+            await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+                return
+            try:
+                await starting
+                if on_ready is not None:
+                    on_ready(self)
+                await asked
+                log.info("stopping")
+                await self.stop()
+            finally:
+                asked.cancel()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+async def run_hook(hook: Callable[[], Awaitable[None]], name: str, service: MeshService) -> None:
+    """Run ``on_start`` or ``on_stop``. Raises StartError that says which one failed, and why."""
+    try:
+        await hook()
+    except MeshError:
+        raise
+    except Exception as error:
+        log.debug("%s failed", name, exc_info=True)
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise StartError(f"{name} of {type(service).__name__} failed: {reason}") from error
