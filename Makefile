@@ -1,0 +1,44 @@
+# Everything here makes its own environment in .venv first; nothing is installed outside the folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check bench servers clean
+
+help: ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+$(READY): pyproject.toml
+	@echo "making the environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(f"meshkit needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
+	@touch $@
+
+demo: $(READY) ## run the examples: 5 processes, real traffic, one killed, nothing lost
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(READY) servers ## run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+servers: ## fetch the real registry servers that tests start, into .cache
+	@scripts/fetch-servers || [ -z "$$MESHKIT_REQUIRE_SERVERS" ]
+
+lint: $(READY) ## check style, formatting and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(READY) ## check types
+	@$(BIN)/mypy
+
+check: lint types test ## all of the above
+
+bench: $(READY) servers ## measure against plain FastAPI, uvicorn and a hand-written registration
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## remove the environment and all caches
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

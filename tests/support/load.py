@@ -1,0 +1,59 @@
+"""Open-loop traffic: calls start on a clock, whatever became of the earlier ones."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+
+class Load:
+    """Steady calls in the background of a test.
+
+    Attributes:
+        answers: how often each answerer (whatever ``call`` returns) answered.
+        errors: what failed, as text.
+    """
+
+    def __init__(self, call: Callable[[], Awaitable[str]], *, rate: float) -> None:
+        self.answers: collections.Counter[str] = collections.Counter()
+        self.errors: list[str] = []
+        self.calls = 0
+        self._call = call
+        self._pause = 1 / rate
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._driver: asyncio.Task[None] | None = None
+
+    async def _drive(self) -> None:
+        due = time.monotonic()
+        while True:
+            task = asyncio.create_task(self._one())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            due += self._pause
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    async def _one(self) -> None:
+        self.calls += 1
+        try:
+            self.answers[await self._call()] += 1
+        except Exception as error:
+            self.errors.append(f"{type(error).__name__}: {error}")
+
+    async def __aenter__(self) -> Self:
+        self._driver = asyncio.create_task(self._drive())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._driver is not None
+        self._driver.cancel()
+        await asyncio.gather(self._driver, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
