@@ -1,12 +1,41 @@
 """Fixtures shared by all tests."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.servers.fixtures import consul, consul_agent, consul_program, make_consul
+from tests.support.processes import Processes, processes
 
 __all__ = ["consul", "consul_agent", "consul_program", "make_consul"]
+
+APPS = Path(__file__).parent / "support" / "apps"
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _own_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test meets the machine's own services, settings, or another test's."""
+    monkeypatch.setenv("MESHKIT_STATE_DIR", str(tmp_path / "state"))
+    for name in ("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "PORT", "MESHKIT_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def services() -> Iterator[Processes]:
+    """Starts services of tests/support/apps on the embedded registry of this test."""
+    with processes(APPS, "local://") as running:
+        yield running
+
+
+@pytest.fixture(params=["local", pytest.param("consul", marks=pytest.mark.consul)])
+def any_services(request: pytest.FixtureRequest) -> Iterator[Processes]:
+    """The same on the embedded registry and on a real Consul, one test each."""
+    url = "local://" if request.param == "local" else request.getfixturevalue("consul").url
+    with processes(APPS, url) as running:
+        yield running
