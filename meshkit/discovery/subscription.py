@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
+import time
 from collections.abc import Callable
 
 from meshkit.backoff import Backoff
 from meshkit.discovery.cache import SnapshotCache
-from meshkit.discovery.damping import is_large_drop, keep_missing
+from meshkit.discovery.damping import is_large_drop, keep_missing, missing
 from meshkit.errors import RegistryError
 from meshkit.model import Snapshot
 from meshkit.registry.base import Registry
@@ -42,6 +44,7 @@ class Subscription:
         self._registry = registry
         self._cache = cache
         self._listeners: list[Listener] = []
+        self._recovered_at = -math.inf
         self._known = asyncio.Event()
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
@@ -94,16 +97,32 @@ class Subscription:
         if self.error is not None:
             log.info("%s: following %s again", self.service, self._registry.url)
             self.error = None
+            self._recovered_at = time.monotonic()
         if self._confirmation is not None:
             self._confirmation.cancel()
             self._confirmation = None
         old = self.snapshot
-        if old is None or self._registry.settle == 0 or not is_large_drop(old, snapshot):
+        if old is None or not self._is_doubtful(old, snapshot):
             self._publish(snapshot)
             return
-        log.info("%s: more than half of the list vanished; confirming", self.service)
+        log.info(
+            "%s: %d instances vanished at once; confirming",
+            self.service,
+            len(missing(old, snapshot)),
+        )
         self._publish(keep_missing(old, snapshot))
         self._confirmation = asyncio.create_task(self._confirm())
+
+    def _is_doubtful(self, old: Snapshot, new: Snapshot) -> bool:
+        """Whether instances may be missing because the registry has forgotten them.
+
+        One that has just come back may have been emptied, and fills up one by one.
+        """
+        settle = self._registry.settle
+        if settle == 0:
+            return False
+        recovering = time.monotonic() - self._recovered_at < settle
+        return bool(missing(old, new)) if recovering else is_large_drop(old, new)
 
     async def _confirm(self) -> None:
         await asyncio.sleep(self._registry.settle)

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
+from tests.support.waiting import aeventually
+
 
 class Load:
     """Steady calls in the background of a test.
@@ -26,6 +28,15 @@ class Load:
         self._pause = 1 / rate
         self._tasks: set[asyncio.Task[None]] = set()
         self._driver: asyncio.Task[None] | None = None
+
+    async def answered_by(self, count: int) -> None:
+        """Wait until so many have answered, and a second longer for a steady stream."""
+
+        async def all_have() -> bool:
+            return len(self.answers) >= count
+
+        await aeventually(all_have, within=60)
+        await asyncio.sleep(1)
 
     async def _drive(self) -> None:
         due = time.monotonic()

@@ -1,0 +1,137 @@
+"""The registry goes while consumers run: calls go on with the last good list."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from meshkit import Mesh, NoInstances, RegistryError
+from tests.servers import Consul
+from tests.support.processes import Processes, environment
+from tests.support.waiting import aeventually
+
+pytestmark = pytest.mark.consul
+
+# A consumer that is started while the registry is away; prints what it sees and what it got.
+CONSUMER = """
+import asyncio, json, sys
+from meshkit import Mesh
+
+async def main():
+    async with Mesh(sys.argv[1]) as mesh:
+        answer = await mesh.http("echo").get("/who")
+        snapshot = mesh.target("echo").subscription.snapshot
+        seen = {"pid": answer.json()["pid"], "stale": snapshot.stale, "age": snapshot.age}
+        print(json.dumps(seen))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def agent(make_consul: Callable[..., Consul], services: Processes) -> Consul:
+    agent = make_consul()
+    services.registry = agent.url
+    return agent
+
+
+async def test_calls_go_on_when_the_registry_is_gone_and_the_list_is_marked_stale(
+    agent: Consul, services: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    pids = {each.pid for each in services.start_all("echo:Echo", 2)}
+    async with Mesh(agent.url) as mesh:
+        client = mesh.http("echo")
+        await client.get("/who")
+        subscription = mesh.target("echo").subscription
+        assert subscription.snapshot
+        assert not subscription.snapshot.stale
+        with caplog.at_level(logging.INFO, "meshkit"):
+            agent.kill()
+
+            async def stale() -> bool:
+                return subscription.snapshot is not None and subscription.snapshot.stale
+
+            await aeventually(stale)
+            answered = {(await client.get("/who")).json()["pid"] for _ in range(100)}
+            assert answered == pids
+            assert client.stats.failed == 0
+            with pytest.raises(RegistryError, match=agent.address):
+                await mesh.instances("echo")
+            agent.start()
+
+            async def fresh() -> bool:
+                return not await stale()
+
+            await aeventually(fresh)
+        lines = [each.getMessage() for each in caplog.records if each.name == "meshkit.discovery"]
+        assert len([line for line in lines if "can't be followed" in line]) == 1
+        assert len([line for line in lines if "following" in line]) == 1
+
+
+async def test_an_emptied_registry_does_not_empty_the_list(
+    agent: Consul, services: Processes
+) -> None:
+    pids = {each.pid for each in services.start_all("echo:Echo", 2)}
+    async with Mesh(agent.url) as mesh:
+        client = mesh.http("echo")
+        await client.get("/who")
+        target = mesh.target("echo")
+        sizes = set()
+        target.subscription.on_change(lambda snapshot: sizes.add(len(snapshot.up)))
+        agent.restart()
+
+        async def registered_again() -> bool:
+            await client.get("/who")
+            return len(agent.get("/v1/health/service/echo?passing")) == 2
+
+        await aeventually(registered_again)
+        answered = {(await client.get("/who")).json()["pid"] for _ in range(20)}
+        assert answered == pids
+        assert client.stats.failed == 0
+        assert min(sizes, default=2) >= 2
+
+
+async def test_a_consumer_starts_from_disk_when_the_registry_is_gone(
+    agent: Consul, services: Processes
+) -> None:
+    service = services.start("echo:Echo").ready()
+    async with Mesh(agent.url) as mesh:
+        await mesh.http("echo").get("/who")
+    agent.kill()
+    ended = subprocess.run(
+        [sys.executable, "-c", CONSUMER, agent.url],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    seen = json.loads(ended.stdout)
+    assert seen["pid"] == service.pid
+    assert seen["stale"] is True
+    assert seen["age"] > 0
+
+
+async def test_without_any_list_the_call_says_why(agent: Consul, tmp_path: Path) -> None:
+    agent.kill()
+    async with Mesh(agent.url) as mesh:
+        with pytest.raises(NoInstances, match=r"^echo: no list of instances: Consul at 127"):
+            await mesh.http("echo").get("/who")
+
+
+async def test_a_hung_registry_fails_no_call(agent: Consul, services: Processes) -> None:
+    pids = {each.pid for each in services.start_all("echo:Echo", 2)}
+    async with Mesh(agent.url) as mesh:
+        client = mesh.http("echo")
+        await client.get("/who")
+        agent.pause()
+        try:
+            answered = {(await client.get("/who")).json()["pid"] for _ in range(50)}
+        finally:
+            agent.resume()
+        assert answered == pids
