@@ -104,8 +104,7 @@ def make(service: type[MeshService] | MeshService) -> MeshService:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{service.__module__}:{service.__qualname__} can't be made: "
-            f"{type(error).__name__}: {error}"
+            f"{service.__module__}:{service.__qualname__} can't be made: {one_line(error)}"
         ) from error
 
 
@@ -123,9 +122,7 @@ def import_module(name: str) -> ModuleType:
         place = f"{error.filename}:{error.lineno}"
         raise ConfigError(f"{name} can't be imported: {error.msg} ({place})") from error
     except Exception as error:
-        raise ConfigError(
-            f"{name} can't be imported: {type(error).__name__}: {error}{_place(error)}"
-        ) from error
+        raise ConfigError(f"{name} can't be imported: {one_line(error)}{_place(error)}") from error
 
 
 def likely_modules() -> Iterator[str]:
@@ -142,6 +139,11 @@ def likely_modules() -> Iterator[str]:
             for module in MODULES:
                 if (package / f"{module}.py").is_file():
                     yield f"{package.name}.{module}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the error's type and message without line breaks (pydantic's have several)."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 
 def _place(error: BaseException) -> str:

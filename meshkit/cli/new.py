@@ -32,18 +32,16 @@ def new() -> None:
 
 @app.command()
 def service(
-    name: Annotated[str, typer.Argument(help="What others find the service by: a-z, 0-9 and '-'.")],
+    name: Annotated[str, typer.Argument(help="What others find it by: a-z, 0-9 and '-'.")],
     *,
     http: Annotated[bool, typer.Option(help="Serve HTTP.")] = True,
     grpc: Annotated[bool, typer.Option(help="Serve gRPC.")] = False,
-    path: Annotated[Path, typer.Option(help="The folder to make the project's in.")] = Path(),
+    path: Annotated[Path, typer.Option(help="Folder to make the project's folder in.")] = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
-    template: Annotated[
-        Path | None, typer.Option(help="A template folder instead of the built-in one.")
-    ] = None,
+    template: Annotated[Path | None, typer.Option(help="Template folder instead of ours.")] = None,
 ) -> None:
-    """Start a service that registers itself, with its settings, store and tests."""
+    """Start a service, with settings, a store and tests."""
     root = path / name
     project = Project(name=name, root=root, http=http, grpc=grpc)
     files = render(template or built_in("service"), project.context())

@@ -48,8 +48,8 @@ def run(
     zone: Annotated[str | None, typer.Option(help="Failure domain of this instance.")] = None,
     instances: Annotated[int | None, typer.Option(help="Processes to run [1].")] = None,
     reload: Annotated[
-        bool, typer.Option(envvar="MESHKIT_RELOAD", help="Start anew when a file changes.")
-    ] = False,
+        bool | None, typer.Option("--reload", help="Start anew when a file changes.")
+    ] = None,
     env: Annotated[str | None, typer.Option(help="development or production.")] = None,
     env_file: Annotated[
         Path | None, typer.Option(envvar="MESHKIT_ENV_FILE", help="File of variables [.env].")
@@ -77,13 +77,14 @@ def run(
         tags=",".join(tag) if tag else None,
         zone=zone,
         instances=instances,
+        reload=reload,
         env=env,
         log_level=log_level,
         log_format=log_format,
         registration=False if no_register else None,
     )
     configure(settings.log_level, settings.log_format)
-    if reload:
+    if settings.reload:
         from meshkit.cli.reload import run_reloading
 
         raise typer.Exit(run_reloading(settings))

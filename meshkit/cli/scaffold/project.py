@@ -20,7 +20,7 @@ CLASSES = {
     *("Annotated", "Any", "AsyncIterator", "BaseModel", "BaseSettings", "ConfigDict", "Context"),
     *("CreateItemRequest", "Field", "GetItemRequest", "HTTPException", "HttpClient", "Item"),
     *("ItemStore", "ListItemsRequest", "ListItemsResponse", "Mesh", "MeshService", "NewItem"),
-    *("Query", "Registry", "Runtime", "Settings", "SettingsConfigDict", "Stub", "ValidationError"),
+    *("Query", "REGISTRY", "Runtime", "Settings", "SettingsConfigDict", "Stub", "ValidationError"),
 }
 # protoc writes names in upper case, so they may not differ in case alone.
 TAKEN = {name.upper() for name in (*CLASSES, *dir(builtins), *keyword.kwlist)}

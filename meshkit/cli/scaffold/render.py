@@ -74,9 +74,7 @@ def _environment(template: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        class_line=class_line, descriptor=descriptor, import_line=import_line
-    )
+    environment.globals.update(descriptor=descriptor, fit=fit, import_line=import_line)
     return environment
 
 
@@ -133,10 +131,12 @@ def import_line(module: str, names: Sequence[str]) -> str:
     return line if len(line) <= LINE_LENGTH else _exploded(f"from {module} import (", names, ")")
 
 
-def class_line(name: str, bases: Sequence[str]) -> str:
-    """Write ``class name(bases):`` as formatters do, on one line if it fits."""
-    line = f"class {name}({', '.join(bases)}):"
-    return line if len(line) <= LINE_LENGTH else _exploded(f"class {name}(", bases, "):")
+def fit(head: str, items: Sequence[str], tail: str, *, indent: int = 0) -> str:
+    """Write ``head(items)tail`` as formatters do: on one line if it fits, else an item a line."""
+    line = head + ", ".join(items) + tail
+    if indent + len(line) <= LINE_LENGTH:
+        return line
+    return _exploded(head, items, tail).replace("\n", "\n" + " " * indent)
 
 
 def _exploded(head: str, items: Sequence[str], tail: str) -> str:

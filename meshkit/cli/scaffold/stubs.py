@@ -33,11 +33,18 @@ class Descriptor:
 
 
 def descriptor(text: str) -> Descriptor:
-    """Serialize a ``FileDescriptorProto`` given in protobuf's text format."""
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto
-    from google.protobuf.text_format import Parse
+    """Serialize a ``FileDescriptorProto`` given in protobuf's text format.
 
-    file = Parse(text, FileDescriptorProto())
+    Raises:
+        ValueError: the text is not one.
+    """
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+    from google.protobuf.text_format import Parse, ParseError
+
+    try:
+        file = Parse(text, FileDescriptorProto())
+    except ParseError as error:
+        raise ValueError(f"not a FileDescriptorProto: {error}") from None
     data = file.SerializeToString(deterministic=True)
     parts = (*file.message_type, *file.service)
     return Descriptor(escape(data), tuple(_span(part, data) for part in parts))

@@ -1,0 +1,1 @@
+"""Generated from proto/; the command is in README.md."""
