@@ -24,7 +24,7 @@ the command line ends with when the error reaches it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class MeshError(Exception):
@@ -102,12 +102,14 @@ class CallTimeout(CallError, TimeoutError):
 
 
 class HTTPStatusError(CallError):
-    """A 4xx or 5xx answer, raised by ``Response.raise_for_status()``.
+    """An answer that is not 2xx, raised by ``Response.raise_for_status()``.
 
     Attributes:
         status_code: the answer's status.
+        response: the answer itself, a :class:`meshkit.Response`.
     """
 
-    def __init__(self, message: str, *, status_code: int) -> None:
+    def __init__(self, message: str, *, status_code: int, response: Any = None) -> None:
         super().__init__(message)
         self.status_code = status_code
+        self.response = response

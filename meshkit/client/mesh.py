@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -126,6 +127,10 @@ class Mesh:
         """Return what picks instances of ``service``; it follows the registry from now on."""
         if self._closed:
             raise ConfigError(f"the mesh is closed: {service} can't be called any more")
+        if not in_event_loop():
+            raise ConfigError(
+                f"the client of {service} needs a running event loop: make it in async code"
+            )
         if (target := self._targets.get(service)) is None:
             subscription = Subscription(self.registry, _checked(service), self._cache)
             target = self._targets[service] = Target(subscription)
@@ -180,3 +185,12 @@ def _checked(service: str) -> str:
         return check_service_name(service)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def in_event_loop() -> bool:
+    """Whether this code runs in an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

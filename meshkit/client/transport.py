@@ -1,0 +1,100 @@
+"""The interface behind which the HTTP library sits: one attempt to one address, nothing more.
+
+A transport does not retry, follow redirects, keep cookies or read proxy settings. It raises
+exactly three errors for what the network does: :class:`~meshkit.errors.ConnectError` only when
+the request surely never left, :class:`~meshkit.errors.CallTimeout`, and
+:class:`~meshkit.errors.ConnectionLost` for everything else; and a bare
+:class:`~meshkit.errors.CallError` when it is closed. Their messages are predicates ("refused the
+connection"): the caller knows whom it called, and completes the sentence.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import AsyncIterable, Sequence
+from urllib.parse import urlsplit
+
+from meshkit.client.headers import Headers
+
+Content = bytes | AsyncIterable[bytes] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Request:
+    """One attempt.
+
+    Attributes:
+        method: in upper case.
+        url: absolute and percent-encoded, ``http://host:port/path?query``.
+        headers: pairs to send; names may repeat.
+        content: the whole body, its pieces, or None.
+        timeout: seconds until the answer is complete; for a stream until it begins, and then
+            between two pieces of it.
+    """
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]]
+    content: Content
+    timeout: float
+
+    def __repr__(self) -> str:
+        # The query, the headers and the body may hold secrets.
+        return f"<Request {self.method} {urlsplit(self.url).path}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RawResponse:
+    """A complete answer."""
+
+    status_code: int
+    headers: Headers
+    http_version: str
+    content: bytes = dataclasses.field(repr=False)
+
+
+class RawStream(abc.ABC):
+    """An answer whose body is still to come.
+
+    Attributes:
+        status_code: the status.
+        headers: the headers.
+        http_version: as in ``"HTTP/1.1"``.
+    """
+
+    __slots__ = ("headers", "http_version", "status_code")
+
+    def __init__(self, status_code: int, headers: Headers, http_version: str) -> None:
+        self.status_code = status_code
+        self.headers = headers
+        self.http_version = http_version
+
+    @abc.abstractmethod
+    async def read(self) -> bytes:
+        """Return the next piece of the body as it arrived, ``b""`` at its end.
+
+        Raises:
+            ConnectionLost: the body broke off.
+            CallTimeout: the next piece did not come in time.
+        """
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the connection, whether or not all was read. Closing twice is safe."""
+
+
+class HttpTransport(abc.ABC):
+    """Sends requests. One object is shared by all clients of an event loop."""
+
+    @abc.abstractmethod
+    async def send(self, request: Request) -> RawResponse:
+        """Send, and read the whole answer; see the module for the errors."""
+
+    @abc.abstractmethod
+    async def stream(self, request: Request) -> RawStream:
+        """Send, and return as soon as the answer begins; see the module for the errors."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """End calls in flight and close all connections. Closing twice is safe."""
