@@ -14,7 +14,7 @@ TARGET = "x-meshkit-target"
 # On answers: who answered.
 SERVICE = "x-meshkit-service"
 INSTANCE = "x-meshkit-instance"
-# On answers of an instance that is leaving: call another one from now on.
+# On answers of an instance that is leaving, with its id: call another one from now on.
 DRAINING = "x-meshkit-draining"
 # On a refusal of a request meant for somebody else (gRPC; over HTTP the status 421 says it).
 MISDIRECTED = "x-meshkit-misdirected"

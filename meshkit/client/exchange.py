@@ -202,7 +202,9 @@ def identify(instance: Instance, raw: RawResponse | RawStream) -> WrongInstance 
 
 def judge(raw: RawResponse | RawStream) -> Outcome:
     """Return what an answer says of the instance that gave it."""
-    if identity.DRAINING in raw.headers:
+    leaving = raw.headers.get(identity.DRAINING)
+    # A gateway may pass on the mark of whom it called; only its own is about it.
+    if leaving is not None and leaving == raw.headers.get(identity.INSTANCE):
         return Outcome.DRAINING
     return Outcome.FAILED if raw.status_code >= 500 else Outcome.OK
 

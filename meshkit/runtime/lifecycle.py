@@ -138,7 +138,7 @@ class Runtime:
         await self._begin(self._registry)
         await self.health.check()
         self.instance = self._new_instance(advertised)
-        await self._identify(self.instance)
+        self._identify(self.instance)
         await self._probe(self.instance)
         self.health.on_change(self._readiness_changed)
         self.health.enter(Phase.SERVING)
@@ -190,9 +190,9 @@ class Runtime:
             endpoints["grpc"] = Endpoint(advertised.host, self._grpc.port)
         return new_instance(self.service, self.settings, endpoints)
 
-    async def _identify(self, instance: Instance) -> None:
+    def _identify(self, instance: Instance) -> None:
         if self._http is not None:
-            await self._http.identify(instance.service, instance.id)
+            self._http.identify(instance.service, instance.id)
         if self._grpc is not None:
             self._grpc.identify(instance.service, instance.id)
 
@@ -245,7 +245,7 @@ class Runtime:
     async def _drain(self) -> None:
         """Keep accepting until the slowest caller knows, and tell those who call meanwhile."""
         if self._http is not None:
-            await self._http.drain()
+            self._http.drain()
         if self._grpc is not None:
             await self._grpc.drain()
         if self.registration is not None and self._registry is not None:

@@ -29,7 +29,7 @@ CONFIRM_LIMIT = 10.0
 # Retries come no rarer than heartbeats do in good times: a registry that carries those carries
 # these, and one that was emptied is filled again within a heartbeat.
 RETRY_CAP = 3.0
-LAG_PERIOD = 1.0
+LAG_PERIOD = 2.0
 
 log = logging.getLogger("meshkit.registration")
 
@@ -52,6 +52,7 @@ class Registration:
         self.lag = 0.0
         self._open = open_registry
         self._lag_limit = lag_limit
+        self._lag_period = min(LAG_PERIOD, lag_limit / 2)
         self._healthy = True
         self._service_loop = asyncio.get_running_loop()
         self._first = asyncio.Event()
@@ -227,7 +228,7 @@ class Registration:
             )
 
     async def _watch_lag(self) -> None:
-        """Ask the service's loop to answer once a second, and see how long it takes."""
+        """Ask the service's loop to answer every so often, and see how long it takes."""
         answered = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -242,11 +243,11 @@ class Registration:
                 self._service_loop.call_soon_threadsafe(answer)
             while not answered.is_set():
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LAG_PERIOD):
+                    async with asyncio.timeout(self._lag_period):
                         await answered.wait()
                 self._measured(time.monotonic() - asked)
             self._measured(0.0)
-            await asyncio.sleep(LAG_PERIOD)
+            await asyncio.sleep(self._lag_period)
 
     def _measured(self, lag: float) -> None:
         was_stuck, is_stuck = self.lag > self._lag_limit, lag > self._lag_limit

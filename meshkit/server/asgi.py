@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from meshkit import identity
+from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
 
 Scope = MutableMapping[str, Any]
@@ -34,11 +35,14 @@ class MeshApp:
         self._describe = describe
         self._paths = {LIVE: self._live, READY: self._ready}
         self.instance_id = b""
+        self.headers = DefaultHeaders()
+        self.lifespan_error: Exception | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Route one ASGI connection; not a coroutine itself, to save a frame per call."""
         if scope["type"] == "lifespan":
-            return self._app(scope, receive, send)
+            return self._lifespan(scope, receive, send)
+        self.headers.refresh()
         if scope["type"] == "http" and (health := self._paths.get(scope["path"])):
             return health(scope, send)
         for name, value in scope["headers"]:
@@ -47,6 +51,14 @@ class MeshApp:
         if self._health.phase is Phase.STARTING:
             return self._starting(scope, send)
         return self._app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application's lifespan, and note what it raises: uvicorn tells only that."""
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            self.lifespan_error = error
+            raise
 
     async def _live(self, scope: Scope, send: Send) -> None:
         await answer(scope, send, 200, {"status": "live"})

@@ -56,5 +56,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise BindError(f"--host {host}: {error.strerror}") from None
+    except UnicodeError as error:
+        raise BindError(f"--host {host}: {error}") from None
     family, _, _, _, address = found[0]
-    return family, (str(address[0]), int(address[1]))
+    return family, (str(address[0]), port)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -16,10 +15,9 @@ from meshkit import identity
 from meshkit.errors import BindError
 from meshkit.model import Endpoint
 from meshkit.server.bind import bind, bind_message
+from meshkit.server.grpc_identity import IdentityInterceptor
 
-Handler = grpc.RpcMethodHandler[Any, Any]
 Add = Callable[[Any, Any], None]
-Metadata = tuple[tuple[str, str], ...]
 
 # A port of ours is ours alone (no so_reuseport: a busy one must fail), and callers may ping every
 # 5 s to notice a hung connection; the default of 5 minutes would make us hang up on them.
@@ -70,7 +68,7 @@ class GrpcServer:
 
     async def drain(self) -> None:
         """Go on answering, tell each caller to move on; health is NOT_SERVING for good."""
-        self._identity.add((identity.DRAINING, "1"))
+        self._identity.add((identity.DRAINING, self._identity.instance_id))
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, *, grace: float) -> None:
@@ -110,108 +108,3 @@ class _NameCollector:
 
     def add_registered_method_handlers(self, _service: str, _handlers: object) -> None:
         """Newer generated code registers both ways; one is enough."""
-
-
-class IdentityInterceptor(grpc.aio.ServerInterceptor):
-    """Adds our identity to every answer's trailing metadata and refuses misdirected calls.
-
-    A refused call has surely not been handled, so that the caller may go elsewhere with it.
-    """
-
-    def __init__(self) -> None:
-        self.instance_id = ""
-        self.metadata: Metadata = ()
-        self._wrapped: dict[str, tuple[object, Handler]] = {}
-        self._refusal: Handler = grpc.unary_unary_rpc_method_handler(self._refuse)
-
-    def add(self, *pairs: tuple[str, str]) -> None:
-        """Send these with every answer from now on."""
-        self.metadata = (*self.metadata, *pairs)
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """See grpc.aio.ServerInterceptor."""
-        for key, value in handler_call_details.invocation_metadata:
-            if key == identity.TARGET and value != self.instance_id:
-                return self._refusal
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None  # gRPC answers UNIMPLEMENTED
-        method = str(handler_call_details.method)
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, self._wrap(handler))
-        return known[1]
-
-    async def _refuse(self, _request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        metadata = (*self.metadata, (identity.MISDIRECTED, "1"))
-        message = f"this is {self.instance_id}, another instance was meant"
-        await context.abort(grpc.StatusCode.UNAVAILABLE, message, metadata)
-
-    def _wrap(self, handler: Handler) -> Handler:
-        codecs: dict[str, Any] = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
-            behavior = getattr(handler, kind)
-            if behavior is not None:
-                make = getattr(grpc, f"{kind}_rpc_method_handler")
-                wrapped: Handler = make(self._with_identity(behavior), **codecs)
-                return wrapped
-        return handler
-
-    def _with_identity(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a handler of any of the four forms, async or not, without changing its form."""
-        if inspect.isasyncgenfunction(behavior):
-
-            async def async_generator(request: Any, context: Any) -> AsyncIterator[Any]:
-                self._before(context)
-                async for response in behavior(request, context):
-                    yield response
-                self._after(context)
-
-            return async_generator
-        if inspect.iscoroutinefunction(behavior):
-
-            async def coroutine(request: Any, context: Any) -> Any:
-                self._before(context)
-                response = await behavior(request, context)
-                self._after(context)
-                return response
-
-            return coroutine
-        if inspect.isgeneratorfunction(behavior):
-
-            def generator(request: Any, context: Any) -> Iterator[Any]:
-                self._before(context)
-                yield from behavior(request, context)
-                self._after(context)
-
-            return generator
-
-        def function(request: Any, context: Any) -> Any:
-            self._before(context)
-            response = behavior(request, context)
-            self._after(context)
-            return response
-
-        return function
-
-    def _before(self, context: Any) -> None:
-        # Set first, so that an abort carries it too.
-        context.set_trailing_metadata(self.metadata)
-
-    def _after(self, context: Any) -> None:
-        # The handler may have set its own trailing metadata over ours; the answer carries both.
-        # (The context of handlers without async can't be asked.)
-        ask = getattr(context, "trailing_metadata", None)
-        if ask is None:
-            return
-        current = tuple(ask() or ())
-        if current != self.metadata:
-            theirs = tuple(pair for pair in current if pair not in self.metadata)
-            context.set_trailing_metadata((*theirs, *self.metadata))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import enum
-import inspect
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from meshkit.server.checks import CheckResult, CheckRunner
 from meshkit.service import Check
 
 FRESH = 0.5  # seconds for which a round of checks answers further questions
@@ -26,23 +24,6 @@ class Phase(enum.StrEnum):
     DRAINING = "draining"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CheckResult:
-    """How one check went; ``error`` is None when it passed, ``latency`` is in seconds."""
-
-    name: str
-    latency: float
-    error: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for the JSON answer."""
-        return {
-            "ok": self.error is None,
-            "latency_ms": round(self.latency * 1000, 3),
-            "error": self.error,
-        }
-
-
 class Health:
     """The service is ready while it serves and every check passes.
 
@@ -56,8 +37,7 @@ class Health:
         self.phase = Phase.STARTING
         self.results: tuple[CheckResult, ...] = ()
         self.lag = 0.0  # seconds the event loop was last seen stuck, set by the heartbeat
-        self._checks = tuple(checks)
-        self._timeout = timeout
+        self._checks = tuple(CheckRunner(check, timeout) for check in checks)
         self._interval = interval
         self._checked_at = -FRESH
         self._round: asyncio.Task[None] | None = None
@@ -87,6 +67,8 @@ class Health:
     def enter(self, phase: Phase) -> None:
         """Go on to the next phase."""
         self.phase = phase
+        if phase is Phase.SERVING and not self.passing:
+            log.warning("not ready: %s", self.failures)
         self._show()
 
     async def check(self) -> None:
@@ -116,9 +98,7 @@ class Health:
 
     async def _run_checks(self) -> None:
         try:
-            self.results = tuple(
-                await asyncio.gather(*(run_check(each, self._timeout) for each in self._checks))
-            )
+            self.results = tuple(await asyncio.gather(*(each.run() for each in self._checks)))
         finally:
             self._checked_at = time.monotonic()
             self._round = None
@@ -135,23 +115,3 @@ class Health:
                 log.warning("not ready: %s", self.failures)
         for listener in self._listeners:
             listener(self.ready)
-
-
-async def run_check(check: Check, default_timeout: float) -> CheckResult:
-    """Run one check within its time limit; a check without ``async`` runs in a thread."""
-    limit = default_timeout if check.timeout is None else check.timeout
-    began = time.perf_counter()
-    error: str | None = None
-    try:
-        async with asyncio.timeout(limit):
-            if inspect.iscoroutinefunction(check.run):
-                answer = await check.run()
-            else:
-                answer = await asyncio.to_thread(check.run)
-        if answer is False:
-            error = "returned False"
-    except TimeoutError:
-        error = f"no answer within {limit:g} s"
-    except Exception as problem:  # noqa: BLE001 - whatever it raises is what it reports
-        error = f"{type(problem).__name__}: {problem}".rstrip(": ")
-    return CheckResult(check.name, time.perf_counter() - began, error)

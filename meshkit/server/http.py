@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.util
 import logging
 import socket
@@ -21,7 +19,7 @@ from meshkit.server.asgi import MeshApp
 # Callers drop idle connections after 30 s; keeping them longer here means that a request never
 # meets a connection that is just being closed.
 KEEP_ALIVE = 75
-HEADER_REFRESH = 1.0
+LEAST_GRACE = 0.05
 
 log = logging.getLogger("meshkit.server")
 # Its messages repeat what StartError says, with a traceback; they are for --debug.
@@ -35,10 +33,11 @@ class DeferredLifespan(LifespanOn):
     the real port to be known, and too late to leave the registry.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, app: MeshApp) -> None:
         super().__init__(config)
         self.logger = lifespan_log
-        self.failure = ""
+        self._app = app
+        self._message = ""
 
     async def startup(self) -> None:
         """Do nothing at uvicorn's moment."""
@@ -50,9 +49,10 @@ class DeferredLifespan(LifespanOn):
         """Run the application's start-up. Raises StartError when it fails."""
         await super().startup()
         if self.startup_failed:
-            raise StartError(
-                f"the application's lifespan failed: {self.failure or 'no reason given'}"
-            )
+            error = self._app.lifespan_error
+            reason = f"{type(error).__name__}: {error}".rstrip(": ") if error else self._message
+            reason = " ".join(reason.split()) or "no reason given"
+            raise StartError(f"the application's lifespan failed: {reason}") from error
 
     async def end(self) -> None:
         """Run the application's shutdown, if its start-up was run and had one."""
@@ -60,9 +60,9 @@ class DeferredLifespan(LifespanOn):
             await super().shutdown()
 
     async def send(self, message: Any) -> None:
-        """Note why the start-up failed: the last line of the traceback that Starlette sends."""
+        """Note why the start-up failed, for an application that says so without raising."""
         if message["type"] == "lifespan.startup.failed":
-            self.failure = str(message.get("message", "")).strip().rpartition("\n")[2]
+            self._message = str(message.get("message", ""))
         await super().send(message)
 
 
@@ -83,48 +83,35 @@ class HttpServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._socket = sock
-        self._ticker: asyncio.Task[None] | None = None
         self.port: int = sock.getsockname()[1]
 
     async def start(self) -> None:
         """Accept connections. Health is answered, everything else is 503 until the doors open."""
         self.config.load()
-        self.lifespan: DeferredLifespan = DeferredLifespan(self.config)
+        self.lifespan: DeferredLifespan = DeferredLifespan(self.config, self._app)
+        self.server_state.default_headers = self._app.headers.pairs
         await self.startup(sockets=[self._socket])
-        self._ticker = asyncio.create_task(self._tick(), name="meshkit-http-tick")
 
-    async def identify(self, service: str, instance_id: str) -> None:
+    def identify(self, service: str, instance_id: str) -> None:
         """Name ourselves on every answer from now on, and refuse what is meant for others."""
         self._app.instance_id = instance_id.encode()
-        await self._add_headers(
+        self._app.headers.add(
             (identity.SERVICE.encode(), service.encode()),
             (identity.INSTANCE.encode(), instance_id.encode()),
         )
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Go on answering, and tell each caller to move on."""
-        await self._add_headers((identity.DRAINING.encode(), b"1"), (b"connection", b"close"))
+        leaving = (identity.DRAINING.encode(), self._app.instance_id)
+        self._app.headers.add(leaving, (b"connection", b"close"))
 
     async def stop(self, *, grace: float) -> None:
         """Close the listener, wait up to ``grace`` seconds for calls in flight, cancel the rest."""
-        self.config.timeout_graceful_shutdown = cast("Any", max(0.0, grace))
+        # With no time at all uvicorn would complain that it cancels nobody.
+        self.config.timeout_graceful_shutdown = cast("Any", max(LEAST_GRACE, grace))
         if self.started:
             await self.shutdown(sockets=[self._socket])
         self._socket.close()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
-
-    async def _tick(self) -> None:
-        """Keep the Date header current; uvicorn's own loop would wake ten times a second."""
-        while True:
-            await self.on_tick(0)
-            await asyncio.sleep(HEADER_REFRESH)
-
-    async def _add_headers(self, *headers: tuple[bytes, bytes]) -> None:
-        self.config.encoded_headers.extend(headers)
-        await self.on_tick(0)
 
 
 def _websocket_protocol(routes: Iterable[object]) -> str:

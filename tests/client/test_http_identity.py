@@ -17,7 +17,7 @@ OTHERS = (identity.INSTANCE, "users-b")
 
 
 async def test_a_draining_instance_answers_and_is_left() -> None:
-    leaving = Server(http_answer(200, b"bye", (identity.DRAINING, "1")))
+    leaving = Server(http_answer(200, b"bye", (identity.DRAINING, "users-a"), MINE))
     staying = Server(http_answer(200, b"hi"))
     async with (
         raw_server(leaving) as first,
@@ -27,6 +27,14 @@ async def test_a_draining_instance_answers_and_is_left() -> None:
         assert (await ours.client.get("/x")).text == "bye"
         assert (await ours.client.get("/x")).text == "hi"
         assert ours.outcomes == [("users-a", Outcome.DRAINING), ("users-b", Outcome.OK)]
+
+
+async def test_a_gateway_is_not_left_for_whom_it_passes_on() -> None:
+    passed_on = (identity.DRAINING, "ledger-x")
+    gateway = Server(http_answer(200, b"hi", MINE, passed_on, (identity.INSTANCE, "ledger-x")))
+    async with raw_server(gateway) as server, users(server) as ours:
+        assert (await ours.client.get("/x")).text == "hi"
+        assert ours.outcomes == [("users-a", Outcome.OK)]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
