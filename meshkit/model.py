@@ -111,7 +111,9 @@ class Instance:
             version=data["version"],
             tags=tuple(data["tags"]),
             metadata=dict(data["metadata"]),
-            endpoints={name: Endpoint.parse(text) for name, text in data["endpoints"].items()},
+            endpoints={
+                name: Endpoint.parse(str(text)) for name, text in dict(data["endpoints"]).items()
+            },
             weight=int(data["weight"]),
             zone=data["zone"],
             status=Status(data["status"]),
@@ -179,8 +181,8 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
             raise ValueError(
                 f"metadata key {key!r}: use letters, digits, '-' and '_', at most 128 characters"
             )
-        if not isinstance(value, str) or len(value) > METADATA_VALUE_LENGTH:
+        if not isinstance(value, str) or len(value.encode()) > METADATA_VALUE_LENGTH:
             raise ValueError(
                 f"metadata {key!r}: the value must be text of at most "
-                f"{METADATA_VALUE_LENGTH} characters"
+                f"{METADATA_VALUE_LENGTH} bytes in UTF-8"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Self
@@ -22,6 +23,8 @@ BUILT_IN = {
     "consul+tls": "meshkit.registry.consul:open_consul",
 }
 ENTRY_POINTS = "meshkit.registries"
+# Names of parameters whose values are not shown; wide, for a mistyped one is shown in an error.
+SECRET = re.compile("tok|pass|secret|cred|auth|key", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def mask(url: str) -> str:
     if not slash:
         authority, question, query = authority.partition("?")
     pairs = [
-        f"{name}=***" if name.lower() in ("token", "password", "secret") else pair
+        f"{name}=***" if SECRET.search(name) else pair
         for pair in query.split("&")
         for name in (pair.partition("=")[0],)
     ]

@@ -1,0 +1,145 @@
+"""Instances as Consul's services, and back, also those that somebody else registered."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
+
+TTL = 10.0
+# Consul removes what has been critical for this long; it is a garbage collector, no failure
+# detector: one minute is its minimum, and the reaper comes every 30 s. Who is down or
+# draining is critical on purpose and should not be collected while it lives.
+COLLECT_AFTER = "1m"
+COLLECT_AFTER_IDLE = "10m"
+
+# What Consul's service has no place for travels in its meta.
+VERSION = "version"
+OWN_VERSION = "meshkit-version"  # when the user's metadata has a "version" of its own
+ZONE = "meshkit-zone"
+STATUS = "meshkit-status"
+STARTED_AT = "meshkit-started-at"
+OWN = (OWN_VERSION, ZONE, STATUS, STARTED_AT)
+
+# Addresses that Consul itself adds to a service.
+CONSULS_ADDRESSES = re.compile(r"(lan|wan)(_ipv[46])?|(consul-)?virtual.*")
+
+
+def check_id(instance_id: str) -> str:
+    """Return the id of the instance's heartbeat check."""
+    return f"service:{instance_id}"
+
+
+def encode(instance: Instance) -> dict[str, Any]:
+    """Return what ``/v1/agent/service/register`` takes.
+
+    https://developer.hashicorp.com/consul/api-docs/agent/service#register-service
+    """
+    main = instance.endpoints.get("http") or next(iter(instance.endpoints.values()), None)
+    return {
+        "ID": instance.id,
+        "Name": instance.service,
+        "Tags": list(instance.tags),
+        "Address": main.host if main else "",
+        "Port": main.port if main else 0,
+        "TaggedAddresses": {
+            name: {"Address": endpoint.host, "Port": endpoint.port}
+            for name, endpoint in instance.endpoints.items()
+        },
+        "Weights": {"Passing": instance.weight, "Warning": instance.weight},
+        "Meta": _encode_meta(instance),
+        "Check": {
+            "CheckID": check_id(instance.id),
+            "Name": "meshkit heartbeat",
+            "TTL": f"{TTL:.0f}s",
+            "Status": "passing" if instance.up else "critical",
+            "DeregisterCriticalServiceAfter": (
+                COLLECT_AFTER if instance.up else COLLECT_AFTER_IDLE
+            ),
+        },
+    }
+
+
+def decode(entries: Iterable[Mapping[str, Any]]) -> tuple[Instance, ...]:
+    """Read an answer of ``/v1/health/service``; sorted by id, each id once.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: it is no such answer.
+    """
+    found: dict[str, Instance] = {}
+    for entry in sorted(entries, key=lambda each: (each["Node"]["Node"], each["Service"]["ID"])):
+        # Consul's ids are unique for each node only, and may be any text.
+        instance_id = str(entry["Service"]["ID"])
+        if instance_id in found or not INSTANCE_ID.fullmatch(instance_id):
+            instance_id = _label(instance_id, str(entry["Node"]["Node"]))
+        found[instance_id] = _decode(instance_id, entry)
+    return tuple(found[instance_id] for instance_id in sorted(found))
+
+
+def _decode(instance_id: str, entry: Mapping[str, Any]) -> Instance:
+    service = entry["Service"]
+    meta = dict(service.get("Meta") or {})
+    status = _status(meta.get(STATUS), entry.get("Checks") or ())
+    version = meta[OWN_VERSION] if OWN_VERSION in meta else meta.pop(VERSION, "")
+    return Instance(
+        id=instance_id,
+        service=service["Service"],
+        version=version,
+        tags=tuple(service.get("Tags") or ()),
+        metadata={name: value for name, value in meta.items() if name not in OWN},
+        endpoints=_endpoints(service, entry["Node"]["Address"]),
+        weight=(service.get("Weights") or {}).get("Passing") or 1,
+        zone=meta.get(ZONE, ""),
+        status=status,
+        started_at=_seconds(meta.get(STARTED_AT, "")),
+    )
+
+
+def _encode_meta(instance: Instance) -> dict[str, str]:
+    version = OWN_VERSION if VERSION in instance.metadata else VERSION
+    own = {
+        version: instance.version,
+        ZONE: instance.zone,
+        STATUS: instance.status.value,
+        STARTED_AT: repr(instance.started_at) if instance.started_at else "",
+    }
+    # An empty version stands only where the user's own would be taken for it.
+    return dict(instance.metadata) | {
+        name: value for name, value in own.items() if value or name == OWN_VERSION
+    }
+
+
+def _status(declared: str | None, checks: Iterable[Mapping[str, Any]]) -> Status:
+    """Combine what the instance declared with what Consul sees; warning counts as up."""
+    status = Status(declared) if declared in tuple(Status) else Status.UP
+    critical = any(check.get("Status") == "critical" for check in checks)
+    return Status.DOWN if critical and status is Status.UP else status
+
+
+def _endpoints(service: Mapping[str, Any], node_address: str) -> dict[str, Endpoint]:
+    tagged = {
+        name: Endpoint(address["Address"], address["Port"])
+        for name, address in (service.get("TaggedAddresses") or {}).items()
+        if address["Port"] and not CONSULS_ADDRESSES.fullmatch(name)
+    }
+    main = Endpoint(service.get("Address") or node_address, service.get("Port") or 0)
+    if main.port and main not in tagged.values():
+        tagged.setdefault("http", main)
+    return tagged
+
+
+def _label(service_id: str, node: str) -> str:
+    """Make a DNS label of an id that is none: readable, and never two the same."""
+    digest = hashlib.sha256(f"{node}/{service_id}".encode()).hexdigest()[:8]
+    readable = re.sub(r"[^a-z0-9]+", "-", service_id.lower()).strip("-")[:50].rstrip("-")
+    return f"{readable}-{digest}" if readable else digest
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,86 @@
+"""What can go wrong between us and Consul, as one line each."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+
+from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
+from meshkit.model import Endpoint
+from meshkit.registry.consul.connection import Closed
+
+# A connection beyond Consul's limit for one client address is accepted and closed at once,
+# without an answer. One that ends later was lost with its server.
+AT_ONCE = 1.0
+LIMIT_HINT = (
+    "; if many watches are open on this host, raise Consul's limits.http_max_conns_per_client"
+)
+# Of a long reason the beginning and the end: what is wrong stands behind the value that is.
+REASON_HEAD, REASON_TAIL = 120, 80
+
+
+def from_exchange(error: Exception, endpoint: Endpoint, *, lasted: float) -> RegistryError:
+    """Translate what broke an exchange that ``lasted`` so many seconds."""
+    if isinstance(error, ssl.SSLError):
+        return _from_tls(error, endpoint)
+    if isinstance(error, (Closed, ConnectionResetError, BrokenPipeError)):
+        hint = LIMIT_HINT if lasted < AT_ONCE else ""
+        return RegistryUnavailable(f"Consul at {endpoint} closed the connection{hint}")
+    if isinstance(error, OSError):
+        return RegistryUnavailable(f"Consul at {endpoint} can't be reached: {_reason(error)}")
+    return RegistryUnavailable(f"what answers at {endpoint} does not speak HTTP: {error}")
+
+
+def from_status(status: int, body: str, endpoint: Endpoint, *, request: str) -> RegistryError:
+    """Translate an answer that is no success; ``request`` is its method and path."""
+    reason = " ".join(body.split()) or "no reason given"
+    if len(reason) > REASON_HEAD + REASON_TAIL:
+        reason = f"{reason[:REASON_HEAD]} ... {reason[-REASON_TAIL:]}"
+    if status in (401, 403):
+        return RegistryDenied(
+            f"Consul at {endpoint} refused {request}: {reason}; "
+            "check that the token may read and write this service"
+        )
+    if status == 400 and "HTTPS" in reason:
+        return RegistryUnavailable(f"Consul at {endpoint} expects TLS; use consul+tls://")
+    if status == 429 or status >= 500:
+        return RegistryUnavailable(f"Consul at {endpoint} failed at {request}: {reason} ({status})")
+    return RegistryError(f"Consul at {endpoint} did not accept {request}: {reason} ({status})")
+
+
+def too_slow(endpoint: Endpoint, limit: float) -> RegistryError:
+    """Return the error for an answer that did not come within ``limit`` seconds."""
+    return RegistryUnavailable(f"Consul at {endpoint} did not answer within {limit:.0f} s")
+
+
+def not_consul(endpoint: Endpoint, *, request: str) -> RegistryError:
+    """Return the error for a success that is none of Consul's."""
+    return RegistryError(
+        f"what answers at {endpoint} is not Consul: {request} was answered in another form"
+    )
+
+
+def closed(endpoint: Endpoint) -> RegistryError:
+    """Return the error for the use of a registry after its ``aclose``, or across it."""
+    return RegistryError(f"the registry at {endpoint} is closed")
+
+
+def _from_tls(error: ssl.SSLError, endpoint: Endpoint) -> RegistryError:
+    if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return RegistryUnavailable(f"Consul at {endpoint} does not speak TLS there; use consul://")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = f"its certificate is not trusted ({error.verify_message}); check ca="
+    else:
+        text = (error.reason or str(error)).replace("_", " ").lower()
+        reason = f"{text}; check cert= and key="
+    return RegistryDenied(f"no TLS with Consul at {endpoint}: {reason}")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    # asyncio's messages name address after address; the first one's number says what happened.
+    number = re.search(r"\[Errno (\d+)\]", str(error))
+    return os.strerror(int(number[1])) if number else str(error)

@@ -1,0 +1,69 @@
+"""Blocking queries: list, then wait for an index that is higher than the last one.
+
+https://developer.hashicorp.com/consul/api-docs/features/blocking
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeVar
+
+# Short enough to bound what a lost server can hide, long enough to cost nothing.
+WAIT = 30.0
+JITTER = 0.1
+# A watch on a service that never existed wakes at each change of any service.
+RATE = 5.0
+BURST = 10
+
+T = TypeVar("T")
+# Takes an index (None: answer at once) and a wait as Consul writes it; returns the answer's
+# index and content.
+Query = Callable[[int | None, str], Awaitable[tuple[str, T]]]
+
+
+async def follow(query: Query[T], *, rate: float = RATE) -> AsyncGenerator[T, None]:
+    """Yield what ``query`` answers, at once and then each time its index moves, for ever.
+
+    At most one query is under way, and ``rate`` of them a second for as long as it lasts.
+    Errors end it: the next one starts again from a list.
+    """
+    index, pace = 0, Pace(rate=rate, burst=BURST)
+    while True:
+        await pace.turn()
+        answered, content = await query(index or None, wait())
+        yield content
+        index = following(index, int(answered))
+
+
+def following(index: int, answered: int) -> int:
+    """Return the index to wait for next; 0 means to list at once.
+
+    An index that went back belongs to another life of the server: to wait for the old one would
+    mean to sleep through its changes. 0 would not block at all.
+    """
+    return 0 if answered < index else max(answered, 1)
+
+
+def wait() -> str:
+    """Return a wait as Consul takes it, spread so that watches don't all end together."""
+    seconds = WAIT * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+    return f"{seconds * 1000:.0f}ms"
+
+
+class Pace:
+    """Lets ``burst`` turns through at once and ``rate`` a second for as long as it lasts."""
+
+    def __init__(self, *, rate: float, burst: int) -> None:
+        self._gap = 1 / rate
+        self._slack = burst / rate
+        self._due = 0.0
+
+    async def turn(self) -> None:
+        """Wait for the next turn."""
+        now = time.monotonic()
+        self._due = max(self._due, now - self._slack) + self._gap
+        if self._due > now:
+            await asyncio.sleep(self._due - now)

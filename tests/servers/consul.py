@@ -1,0 +1,145 @@
+"""Consul agents: a server and client in one process, in memory, and empty at each start."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess
+
+CACHE = Path(__file__).parents[2] / ".cache" / "servers"
+HOW_TO_GET = "no Consul here: run scripts/fetch-servers consul, or name one by MESHKIT_CONSUL"
+REQUEST_LIMIT = 10.0
+CLEAR_LIMIT = 10.0
+
+
+def find_consul() -> Path | None:
+    """Return the program: the one in MESHKIT_CONSUL, on PATH, or fetched by our script."""
+    if explicit := os.environ.get("MESHKIT_CONSUL") or shutil.which("consul"):
+        return Path(explicit)
+    fetched = Path(os.environ.get("MESHKIT_SERVERS", CACHE)) / "consul"
+    return fetched if fetched.is_file() else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Where one agent listens on 127.0.0.1."""
+
+    http: int
+    https: int
+    dns: int
+    server: int
+    serf_lan: int
+
+
+class Consul(ServerProcess):
+    """A development agent with a datacenter of its own.
+
+    Args:
+        program: the consul program.
+        folder: for its log and settings.
+        connections: how many a client address may hold; Consul's own 200 unless given.
+        settings: more of the agent's configuration.
+        tls: listen over https too, by the certificates in ``settings``.
+        alone: wait in vain for two more servers, so that there is no leader.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        *,
+        connections: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        tls: bool = False,
+        alone: bool = False,
+    ) -> None:
+        super().__init__(program, folder)
+        http, https, dns, server, serf = free_ports(5)
+        self.ports = Ports(http=http, https=https, dns=dns, server=server, serf_lan=serf)
+        self.token = ""
+        self._tls = tls
+        self._alone = alone
+        self._settings = dict(settings or {})
+        if connections is not None:
+            self._settings["limits"] = {"http_max_conns_per_client": connections}
+
+    @property
+    def address(self) -> str:
+        """host:port of its HTTP API."""
+        return f"127.0.0.1:{self.ports.http}"
+
+    @property
+    def url(self) -> str:
+        """It as a registry."""
+        return f"consul://{self.address}"
+
+    def command(self) -> list[str]:
+        ports = dataclasses.asdict(self.ports) | {"serf_wan": -1, "grpc": -1}
+        if not self._tls:
+            ports["https"] = -1
+        settings = {"node_name": "test", "bind_addr": "127.0.0.1", "ports": ports} | self._settings
+        file = self.folder / "settings.json"
+        file.write_text(json.dumps(settings))
+        kind = ["-server", "-bootstrap-expect=3", f"-data-dir={self.folder / 'data'}"]
+        return ["agent", *(kind if self._alone else ["-dev"]), f"-config-file={file}"]
+
+    def ready(self) -> bool:
+        try:
+            if self._alone:
+                return self.request("GET", "/v1/agent/self")[0] == 200
+            status, leader = self.request("GET", "/v1/status/leader")
+            if status != 200 or not leader:
+                return False
+            # With ACLs nothing more can be read until a token is made.
+            status, nodes = self.request("GET", "/v1/catalog/nodes")
+        except OSError:
+            return False
+        return status == 200 and (bool(nodes) or "acl" in self._settings)
+
+    def request(
+        self, method: str, path: str, body: object = None, *, token: str | None = None
+    ) -> tuple[int, Any]:
+        """Send one request by hand; return status and decoded JSON, or text that is none."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports.http, REQUEST_LIMIT)
+        try:
+            headers = {"X-Consul-Token": self.token if token is None else token}
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        finally:
+            connection.close()
+        try:
+            return answer.status, json.loads(text) if text else None
+        except ValueError:
+            return answer.status, text
+
+    def get(self, path: str) -> Any:
+        """GET what must be there."""
+        status, content = self.request("GET", path)
+        assert status == 200, f"GET {path}: {status} {content}"
+        return content
+
+    def put(self, path: str, body: object = None) -> Any:
+        """PUT what must be accepted."""
+        status, content = self.request("PUT", path, body)
+        assert status == 200, f"PUT {path}: {status} {content}"
+        return content
+
+    def clear(self) -> None:
+        """Deregister all services, and wait until the catalog shows it."""
+        for service_id in self.get("/v1/agent/services"):
+            self.put(f"/v1/agent/service/deregister/{service_id}")
+        deadline = time.monotonic() + CLEAR_LIMIT
+        while set(self.get("/v1/catalog/services")) > {"consul"}:
+            assert time.monotonic() < deadline, "Consul keeps services that were deregistered"
+            time.sleep(0.01)

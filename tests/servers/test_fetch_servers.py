@@ -1,0 +1,100 @@
+"""scripts/fetch-servers: what it does without fetching, and how its absence shows in tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = REPOSITORY / "scripts" / "fetch-servers"
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder for PATH with what the script needs, and without apt or any server."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in ("bash", "dirname"):
+        found = shutil.which(name)
+        assert found
+        (folder / name).symlink_to(found)
+    return folder
+
+
+def run(tools: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [tools / "bash", SCRIPT, *words],
+        env={"PATH": str(tools), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def program(file: Path) -> Path:
+    file.write_text("#!/bin/sh\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_what_was_fetched_before_is_used(tools: Path, tmp_path: Path) -> None:
+    consul, folder = program(tmp_path / "consul"), str(tmp_path)
+    for done in (run(tools, "--dir", folder), run(tools, "consul", MESHKIT_SERVERS=folder)):
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"consul: {consul}\n", "")
+
+
+def test_a_named_or_installed_program_goes_before(tools: Path, tmp_path: Path) -> None:
+    installed, named = program(tools / "consul"), program(tmp_path / "consul-1.22")
+    folder = str(tmp_path / "cache")
+    assert run(tools, "--dir", folder).stdout == f"consul: {installed}\n"
+    done = run(tools, "--dir", folder, MESHKIT_CONSUL=str(named))
+    assert done.stdout == f"consul: {named}\n"
+    assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "reason"),
+    [
+        (["nomad"], {}, "unknown server or option 'nomad'; known: consul, --dir DIR"),
+        (["--dir"], {}, "--dir needs a folder"),
+        ([], {"MESHKIT_CONSUL": "/missing"}, "MESHKIT_CONSUL=/missing is not a program"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(
+    tools: Path, words: list[str], variables: dict[str, str], reason: str
+) -> None:
+    done = run(tools, *words, **variables)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"fetch-servers: {reason}\n"
+
+
+def test_without_apt_it_says_so(tools: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    done = run(tools, "--dir", str(folder))
+    assert done.returncode == 1
+    assert "consul can't be fetched: no apt-get and dpkg-deb here" in done.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("required", ["", "1"])
+def test_without_a_server_tests_say_how_to_get_it(tmp_path: Path, required: str) -> None:
+    """They are skipped with the reason, or fail where servers are required."""
+    environ = dict(os.environ, MESHKIT_SERVERS=str(tmp_path), MESHKIT_REQUIRE_SERVERS=required)
+    environ |= {"PATH": str(tmp_path), "MESHKIT_CONSUL": ""}
+    name = "tests/registry/test_consul.py::test_catalog_shows_it_right"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", name],
+        cwd=REPOSITORY,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "no Consul here: run scripts/fetch-servers consul" in done.stdout
+    assert ("1 error" if required else "1 skipped") in done.stdout
+    assert done.returncode == (1 if required else 0)
