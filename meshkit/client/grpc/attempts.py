@@ -1,0 +1,329 @@
+"""How a call moves from instance to instance until one answers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+
+from meshkit import identity
+from meshkit.backoff import Backoff
+from meshkit.client.grpc.errors import RpcFailure, RpcNoInstances, RpcTimeout
+from meshkit.client.grpc.method import Method
+from meshkit.client.grpc.pool import Link
+from meshkit.client.grpc.verdict import Next, Verdict, assess
+from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.target import Pick
+from meshkit.errors import NoInstances
+
+TRANSPORT = "grpc"
+SHOWN = 5  # failed attempts in a message
+# Between two looks for somebody who can be called (wait_for_ready).
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+
+log = logging.getLogger("meshkit.client")
+
+Result = TypeVar("Result")
+
+
+class Attempt:
+    """The call on one instance: its pick, its connection, and gRPC's own call object."""
+
+    __slots__ = ("inner", "link", "pick")
+
+    inner: Any
+
+    def __init__(self, pick: Pick, link: Link) -> None:
+        self.pick = pick
+        self.link = link
+
+    def __str__(self) -> str:
+        return f"{self.pick.instance.id} ({self.pick.endpoint})"
+
+
+class Attempts:
+    """One call's attempts; the objects that callers get are made of it.
+
+    The first one begins at once, as calls do in gRPC, and each further one in the callback by
+    which gRPC reports the end of the one before. So a call goes on whether or not anybody awaits
+    it, and costs no task of its own, except while it waits for somebody to call.
+    """
+
+    # What most calls never change.
+    _attempt: Attempt | None = None
+    _verdict: Verdict | None = None
+    _search: asyncio.Task[None] | None = None
+    _backoff: Backoff | None = None
+    _over = False
+    _error: Exception | None = None
+    _replayable = True
+    _sent = 0
+    _tried: tuple[str, ...] = ()
+    _failures: tuple[str, ...] = ()
+    _absence = "nothing was sent"
+    _callbacks: tuple[Callable[[Any], None], ...] = ()
+    _waiters: tuple[asyncio.Future[None], ...] = ()
+
+    def __init__(
+        self,
+        method: Method,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> None:
+        self._method = method
+        self._channel = method.channel
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._timeout = self._channel.timeout if timeout is None else timeout
+        self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
+        # A handler that passes on all metadata that it got would name itself as the target.
+        self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
+        self._wait_for_ready = wait_for_ready
+        self._options = {"credentials": credentials, "compression": compression}
+        self._channel.opened(self)
+        try:
+            self._advance()
+        except Exception as error:
+            self._end(error)
+            raise
+
+    def cancel(self) -> bool:
+        """End the call. False when it has ended already."""
+        if self._over:
+            return False
+        if self._attempt is not None:
+            return bool(self._attempt.inner.cancel())
+        if self._search is not None:
+            self._search.cancel()
+        self._end(_cancelled())
+        return True
+
+    async def over(self) -> None:
+        """Wait until the call has ended."""
+        while not self._over:
+            await self._changed()
+
+    def _advance(self) -> None:
+        """Begin the next attempt; if that takes waiting, begin to wait."""
+        try:
+            pick = self._channel.target.try_pick(TRANSPORT, self._tried)
+        except NoInstances as error:
+            if self._wait_for_ready:
+                self._look()
+            else:
+                self._end(self._nobody(error))
+            return
+        if pick is None:
+            self._look()
+        else:
+            self._begin(pick)
+
+    def _begin(self, pick: Pick) -> None:
+        """Call the picked instance."""
+        left = self._left()
+        if left is not None and left <= 0:
+            pick.done(Outcome.CANCELLED)
+            self._end(self._too_late())
+            return
+        try:
+            link, call = self._method.bind(pick)
+            attempt = Attempt(pick, link)
+            metadata = link.metadata
+            if self._metadata:
+                metadata = grpc.aio.Metadata(*self._metadata, *metadata)
+            # gRPC never waits for the instance to become ready: the next one may be.
+            attempt.inner = call(
+                self._argument(attempt), timeout=left, metadata=metadata, **self._options
+            )
+        except BaseException:
+            pick.done(Outcome.CANCELLED)
+            raise
+        link.acquire()
+        if self._verdict is not None:
+            self._channel.stats.retried += 1
+        self._attempt = attempt
+        if self._waiters:
+            self._notify()
+        attempt.inner.add_done_callback(functools.partial(self._ended, attempt))
+
+    def _argument(self, attempt: Attempt) -> Any:  # noqa: ARG002 - for calls that stream requests
+        return self._request
+
+    def _ended(self, attempt: Attempt, inner: grpc.aio.Call) -> None:
+        """Learn how an attempt ended; gRPC calls this once for each."""
+        verdict = assess(attempt.pick.instance, inner, attempt.link.channel)
+        attempt.pick.done(verdict.outcome)
+        attempt.link.release()
+        if verdict.next is Next.NOTHING and verdict.error is None:
+            self._end(None)
+            return
+        self._verdict = verdict
+        self._failures += (f"{attempt} {verdict.reason}",)
+        self._tried += (attempt.pick.instance.id,)
+        self._sent += verdict.next is not Next.ELSEWHERE
+        if not self._may_retry(verdict):
+            self._end(self._final(verdict))
+            return
+        log.debug("%s; trying another instance", self._line(self._failures[-1]))
+        self._go_on(self._advance)
+
+    def _may_retry(self, verdict: Verdict) -> bool:
+        return verdict.next is not Next.NOTHING and self._channel.retry.may_retry(
+            sent=self._sent,
+            unprocessed=verdict.next is Next.ELSEWHERE,
+            idempotent=self._method.idempotent,
+            replayable=self._replayable,
+        )
+
+    def _go_on(self, step: Callable[[], None]) -> None:
+        """Take a step that nobody waits for, so that its error has to be kept."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - raised where the call is awaited
+            self._end(error)
+
+    def _look(self) -> None:
+        self._attempt = None
+        self._search = self._loop.create_task(self._find())
+
+    async def _find(self) -> None:
+        """Wait for the first list or, with wait_for_ready, for somebody who can be called."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                pick = await self._pick()
+        except TimeoutError:
+            self._end(self._too_late())
+        except NoInstances as error:
+            self._end(self._nobody(error))
+        else:
+            self._go_on(functools.partial(self._begin, pick))
+
+    async def _pick(self) -> Pick:
+        while True:
+            try:
+                return await self._channel.target.pick(TRANSPORT, self._tried)
+            except NoInstances as error:
+                if not self._wait_for_ready:
+                    raise
+                self._absence = str(error)
+            self._tried = ()  # all of them may have recovered
+            self._failures = self._failures[-SHOWN:]
+            self._backoff = self._backoff or Backoff(first=FIRST_PAUSE, cap=LONGEST_PAUSE)
+            await asyncio.sleep(self._backoff.next())
+
+    def _end(self, error: Exception | None) -> None:
+        """End the call: with what the last attempt got, or with this error."""
+        self._over = True
+        self._error = error
+        self._channel.ended(self, error)
+        if self._waiters:
+            self._notify()
+        for callback in self._callbacks:
+            self._loop.call_soon(callback, self)
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else self._deadline - self._loop.time()
+
+    def _nobody(self, error: NoInstances) -> RpcFailure | None:
+        """Return the error when nobody is left to try; None when the last answer is the error."""
+        if self._verdict is None:
+            return RpcNoInstances(str(error))
+        if self._verdict.error is None and self._attempt is not None:
+            return None
+        count = len(self._failures)
+        attempts = f"{count} attempt{'s' * (count > 1)}"
+        line = self._line(f"no instance left to try after {attempts}: {self._listed()}")
+        failure = RpcNoInstances(line)
+        if self._verdict.error is not None:
+            failure.__cause__ = self._verdict.error(self._failures[-1])
+        return failure
+
+    def _too_late(self) -> RpcFailure:
+        listed = self._listed() or self._absence
+        return RpcTimeout(self._line(f"no answer within {self._timeout:g} s: {listed}"))
+
+    def _final(self, verdict: Verdict) -> RpcFailure | None:
+        """Return the error of an attempt that is not followed by another one."""
+        if verdict.error is None:
+            return None
+        if verdict.error is RpcTimeout:
+            return self._too_late()
+        if not self._replayable:
+            why = "not repeated, as its messages were a stream"
+        elif not self._method.idempotent:
+            why = "not repeated, as it is not known to be idempotent"
+        else:
+            why = f"given up after {len(self._failures)} attempts"
+        return verdict.error(self._line(f"{self._listed()}; {why}"))
+
+    def _line(self, reason: str) -> str:
+        return f"{self._channel.service}: {self._method.path}: {reason}"
+
+    def _listed(self) -> str:
+        more = len(self._failures) - SHOWN
+        tail = (f"and {more} more",) if more > 0 else ()
+        return "; ".join((*self._failures[:SHOWN], *tail))
+
+    async def _through(self, operation: Callable[[Any], Awaitable[Result]]) -> Result:
+        """Do something with the attempt under way, and again if meanwhile another one began."""
+        while True:
+            attempt = self._attempt or await self._current()
+            try:
+                result = await operation(attempt.inner)
+            except grpc.aio.AioRpcError as error:
+                if attempt is self._attempt:
+                    self._raise(error)
+            else:
+                if attempt is self._attempt:
+                    return result
+
+    async def _current(self) -> Attempt:
+        """Return the attempt under way, or the last one; wait for it when there is none."""
+        while self._attempt is None:
+            if self._over:
+                self._raise(self._error)
+            try:
+                await self._changed()
+            except asyncio.CancelledError:
+                self.cancel()  # whoever stops waiting for a call gives it up, as in gRPC
+                raise
+        return self._attempt
+
+    def _raise(self, error: Exception | None) -> NoReturn:
+        """Raise the call's own error, or else this one."""
+        error = self._error or error
+        assert error is not None
+        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.CANCELLED:
+            raise asyncio.CancelledError
+        raise error from error.__cause__
+
+    async def _changed(self) -> None:
+        """Wait until an attempt begins or the call ends."""
+        waiter = self._loop.create_future()
+        self._waiters += (waiter,)
+        await waiter
+
+    def _notify(self) -> None:
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _cancelled() -> grpc.aio.AioRpcError:
+    metadata = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(
+        grpc.StatusCode.CANCELLED, metadata, metadata, "Locally cancelled by application!"
+    )
