@@ -1,0 +1,78 @@
+"""How things are compared: in turn, pair by pair, and judged by the median ratio.
+
+A noisy machine disturbs neighbours alike, so a ratio within one round is steadier than any
+absolute figure. Absolutes are shown beside their counterpart, never alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+Case = Callable[[], Awaitable[float]]
+
+
+class BenchmarkError(Exception):
+    """A measurement could not be made; one line says why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One row of the table.
+
+    Attributes:
+        name: what was measured.
+        limit: the highest median that passes, in ``unit``; None when it is only reported.
+        values: one for each round, in ``unit``.
+        note: the absolute figures of both sides.
+        unit: "x" for a ratio, else what is counted.
+    """
+
+    name: str
+    limit: float | None
+    values: Sequence[float]
+    note: str
+    unit: str = "x"
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def passed(self) -> bool:
+        return self.limit is None or self.median <= self.limit
+
+
+def compare(
+    name: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    limit: float | None,
+    unit: str,
+) -> Result:
+    """Return the ratio of each pair; ``unit`` is what both sides were measured in."""
+    ratios = [mine / base for mine, base in zip(ours, theirs, strict=True)]
+    note = f"{statistics.median(ours):.3g} against {statistics.median(theirs):.3g} {unit}"
+    return Result(name=name, limit=limit, values=ratios, note=note)
+
+
+async def alternate(rounds: int, *cases: Case, warm_up: int = 1) -> list[list[float]]:
+    """Run the cases in turn (A B A B ...); return each case's values, in the order of rounds.
+
+    The first ``warm_up`` rounds fill caches (bytecode, pages) and are not counted.
+    """
+    values: list[list[float]] = [[] for _ in cases]
+    for number in range(-warm_up, rounds):
+        for case, found in zip(cases, values, strict=True):
+            value = await case()
+            if number >= 0:
+                found.append(value)
+    return values
+
+
+def now() -> float:
+    """Return seconds since boot, the clock that process start times are in."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,99 @@
+"""The table on the terminal, and docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from measure import Result
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+METHOD = """\
+The cases of a benchmark run in turn (A B A B ...) on one machine, over loopback, with nothing
+pinned to a core. A value is the ratio within one round; the median of the rounds is judged.
+Absolute figures belong to this machine and stand beside their counterpart; only the ratios carry
+over."""
+COLUMNS = ("name", "limit", "median", "min - max", "n", "", "both sides")
+PACKAGES = (
+    "meshkit",
+    "fastapi",
+    "starlette",
+    "pydantic",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "grpcio",
+    "typer",
+)
+
+
+def row(result: Result) -> tuple[str, ...]:
+    low, high = (f"{value:.2f}" for value in (min(result.values), max(result.values)))
+    verdict = "-" if result.limit is None else "pass" if result.passed else "FAIL"
+    return (
+        result.name,
+        "-" if result.limit is None else f"{result.limit:g} {result.unit}",
+        f"{result.median:.2f} {result.unit}",
+        f"{low} - {high}",
+        str(len(result.values)),
+        verdict,
+        result.note,
+    )
+
+
+def table(results: Iterable[Result]) -> str:
+    rows = [COLUMNS, *map(row, results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in rows
+    )
+
+
+def write(results: Sequence[Result], names: Iterable[str]) -> Path:
+    """Write the document with results, machine and what each benchmark does; return its path."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(row, results)]
+    parts = [
+        "# Benchmarks",
+        "Written by `python benchmarks/run.py --write` (or `make bench ARGS=--write`); don't edit.",
+        METHOD,
+        "\n".join(f"| {' | '.join(cells)} |" for cells in rows),
+        "## Machine",
+        "\n".join(f"- {fact}" for fact in machine()),
+        "## What is measured",
+        *(f"### {name}\n\n{about(name)}" for name in names),
+    ]
+    DOCUMENT.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return DOCUMENT
+
+
+def about(name: str) -> str:
+    return inspect.getdoc(importlib.import_module(name)) or ""
+
+
+def machine() -> list[str]:
+    cores = len(os.sched_getaffinity(0))
+    return [
+        f"{processor()}, {cores} cores, {platform.system()} {platform.release()}",
+        f"{platform.python_implementation()} {platform.python_version()}",
+        ", ".join(f"{name} {installed(name)}" for name in PACKAGES),
+    ]
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
