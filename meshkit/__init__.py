@@ -28,25 +28,25 @@ from meshkit.errors import (
     StartError,
     WrongInstance,
 )
-from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
-from meshkit.service import (
-    MeshService,
-    delete,
-    get,
-    grpc_client,
-    health_check,
-    http_client,
-    patch,
-    post,
-    put,
-    websocket,
-)
 
 if TYPE_CHECKING:
     from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
+    from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
+    from meshkit.service import (
+        MeshService,
+        delete,
+        get,
+        grpc_client,
+        health_check,
+        http_client,
+        patch,
+        post,
+        put,
+        websocket,
+    )
     from meshkit.settings import MeshSettings
 
 __version__ = "0.1.0"
@@ -91,19 +91,23 @@ __all__ = [
     "websocket",
 ]
 
-# Imported on use: the command line's help, or a service without outgoing calls, needs none of them.
-_LAZY = {
-    "HttpClient": "meshkit.client.http",
-    "Mesh": "meshkit.client.mesh",
-    "MeshSettings": "meshkit.settings",
-    "Response": "meshkit.client.response",
-    "Runtime": "meshkit.runtime",
+# Imported on use: `meshkit --help` needs none of them, a script no server.
+_HOME = {
+    "meshkit.client.http": "HttpClient",
+    "meshkit.client.mesh": "Mesh",
+    "meshkit.client.response": "Response",
+    "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
+    "meshkit.runtime": "Runtime",
+    "meshkit.service": "MeshService delete get grpc_client health_check http_client patch post put"
+    " websocket",
+    "meshkit.settings": "MeshSettings",
 }
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value

@@ -267,16 +267,25 @@ class MeshService:
 
     @functools.cached_property
     def app(self) -> FastAPI:
-        """The FastAPI application with this class's routes; add routers and middleware to it."""
+        """The FastAPI application with this class's routes; add routers and middleware to it.
+
+        Raises:
+            ConfigError: FastAPI can't make a route of a method.
+        """
         from fastapi import FastAPI  # noqa: PLC0415 - a gRPC-only service never needs it
 
         app = FastAPI(title=self.name or type(self).__name__, version=self.version or "0.0.0")
         for attribute, route in routes(type(self)):
             endpoint = getattr(self, attribute)
-            if route.method == WEBSOCKET:
-                app.add_api_websocket_route(route.path, endpoint, **route.options)
-            else:
-                app.add_api_route(route.path, endpoint, methods=[route.method], **route.options)
+            try:
+                if route.method == WEBSOCKET:
+                    app.add_api_websocket_route(route.path, endpoint, **route.options)
+                else:
+                    app.add_api_route(route.path, endpoint, methods=[route.method], **route.options)
+            except Exception as error:
+                method = f"{type(self).__qualname__}.{attribute}"
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"{method}: FastAPI refuses the route: {reason}") from error
         return app
 
     @property

@@ -22,7 +22,7 @@ from meshkit.errors import ConfigError
 
 PREFIX = "MESHKIT_"
 # Read elsewhere: the state folder by meshkit.state, before any settings exist.
-OTHER_VARIABLES = {"MESHKIT_STATE_DIR", "MESHKIT_ENV_FILE", "MESHKIT_RELOAD"}
+OTHER_VARIABLES = {"MESHKIT_STATE_DIR", "MESHKIT_ENV_FILE", "MESHKIT_RELOADED"}
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=3600)]
@@ -56,6 +56,7 @@ class MeshSettings(BaseSettings):
     tags: Annotated[tuple[str, ...], NoDecode] = Field((), description="added to the service's own")
     zone: str = Field("", description="failure domain of this instance")
     instances: Annotated[int, Field(ge=1, le=256)] = Field(1, description="processes to run")
+    reload: bool = Field(False, description="start anew when a source file changes")
     env: Literal["development", "production"] = Field("development", description="kind of place")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level"
@@ -103,7 +104,7 @@ def load_settings(env_file: Path | None = None, **flags: Any) -> MeshSettings:
     """
     given = {name: value for name, value in flags.items() if value is not None}
     # A platform (Heroku, Cloud Run, fastapi run) tells the port by PORT.
-    if "port" not in given and PREFIX + "PORT" not in os.environ and os.environ.get("PORT"):
+    if "port" not in given and not os.environ.get(PREFIX + "PORT") and os.environ.get("PORT"):
         given["port"] = os.environ["PORT"]
     if env_file is not None and not env_file.is_file():
         raise ConfigError(f"env file {env_file} does not exist")
@@ -112,8 +113,11 @@ def load_settings(env_file: Path | None = None, **flags: Any) -> MeshSettings:
         return MeshSettings(_env_file=env_file or ".env", **given)
     except ValidationError as error:
         raise ConfigError(_explain(error, flags)) from None
-    except (tomllib.TOMLDecodeError, OSError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"pyproject.toml can't be read: {error}") from None
+    except (UnicodeDecodeError, OSError) as error:
+        files = f"{env_file or '.env'} or pyproject.toml"
+        raise ConfigError(f"{files} can't be read: {error}") from None
 
 
 def _explain(error: ValidationError, flags: dict[str, Any]) -> str:

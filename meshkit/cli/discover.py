@@ -14,7 +14,17 @@ from meshkit.service import MeshService
 
 # Where a service is looked for when nothing names it, in a folder and in its packages.
 MODULES = ("service", "app", "main", "api")
-SKIPPED = {"tests", "test", "docs", "build", "dist", "node_modules", "templates", "benchmarks"}
+SKIPPED = {
+    "src",
+    "tests",
+    "test",
+    "docs",
+    "build",
+    "dist",
+    "node_modules",
+    "templates",
+    "benchmarks",
+}
 
 
 def find_service(spec: str | None, *, configured: str | None) -> MeshService:
@@ -42,7 +52,8 @@ def find_service(spec: str | None, *, configured: str | None) -> MeshService:
 def load(spec: str) -> type[MeshService] | MeshService:
     """Import ``module[:attribute]``; without an attribute the module must hold one service."""
     module_name, colon, attribute = spec.partition(":")
-    if module_name.endswith(".py") or "/" in module_name:
+    named = all(part.isidentifier() for part in module_name.split("."))
+    if not named or module_name.endswith(".py") or (colon and not attribute):
         raise ConfigError(f"{spec!r}: name a module, as in `meshkit run users.service:Users`")
     module = import_module(module_name)
     found = candidates(module)
@@ -121,7 +132,7 @@ def import_module(name: str) -> ModuleType:
     except SyntaxError as error:
         place = f"{error.filename}:{error.lineno}"
         raise ConfigError(f"{name} can't be imported: {error.msg} ({place})") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` exits
         raise ConfigError(f"{name} can't be imported: {one_line(error)}{_place(error)}") from error
 
 

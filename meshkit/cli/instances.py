@@ -8,8 +8,6 @@ threads and gRPC begin in the children.
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import logging
 import mmap
 import os
@@ -20,9 +18,10 @@ import traceback
 from collections.abc import Iterator
 
 from meshkit.backoff import Backoff
-from meshkit.cli.run import check_ports, serve
+from meshkit.cli import complain
+from meshkit.cli.run import check_ports, serve, warm_up
 from meshkit.errors import MeshError
-from meshkit.service import MeshService, serves_http, servicers
+from meshkit.service import MeshService
 from meshkit.settings import MeshSettings
 
 RESTART_CAP = 5.0
@@ -36,21 +35,6 @@ def run_instances(service: MeshService, settings: MeshSettings) -> int:
     check_ports(settings)
     warm_up(service)
     return Parent(service, settings).run()
-
-
-def warm_up(service: MeshService) -> None:
-    """Import and build what every instance needs, before the first fork."""
-    modules = ["meshkit.runtime", "meshkit.client.pyreqwest_transport", "uvloop"]
-    if serves_http(service):
-        modules += ["meshkit.server.http", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on"]
-        _ = service.app
-    if servicers(type(service)):
-        modules.append("meshkit.server.grpc")
-    for module in modules:
-        importlib.import_module(module)
-    # The children's collectors leave what is here alone, so that its pages stay shared.
-    gc.collect()
-    gc.freeze()
 
 
 class Parent:
@@ -99,7 +83,7 @@ class Parent:
         try:
             serve(self._service, self._settings, lambda: self._up.__setitem__(place, 1))
         except MeshError as error:
-            print(f"meshkit: error: {error}", file=sys.stderr, flush=True)
+            complain(str(error))
             return error.exit_code
         except BaseException:  # noqa: BLE001 - a forked child must never return
             traceback.print_exc()

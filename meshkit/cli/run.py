@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import os
 import time
@@ -16,6 +17,7 @@ import typer
 from meshkit.cli.discover import find_service
 from meshkit.cli.logs import configure, is_json
 from meshkit.errors import ConfigError
+from meshkit.service import HttpDependency, dependencies, serves_http, servicers
 
 if TYPE_CHECKING:
     from meshkit.runtime import Runtime
@@ -100,6 +102,7 @@ def serve(
     service: MeshService, settings: MeshSettings, on_ready: Callable[[], None] | None = None
 ) -> None:
     """Run the service in this process until it is told to stop."""
+    warm_up(service)
     from meshkit.runtime import Runtime
 
     began = process_start()
@@ -110,10 +113,27 @@ def serve(
         if on_ready is not None:
             on_ready()
 
-    # What exists now lives as long as the process; the collector need not look at it again.
-    gc.freeze()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(runtime.serve(ready))
+
+
+def warm_up(service: MeshService) -> None:
+    """Import and build what a running service needs, and leave it out of garbage collections."""
+    modules = ["meshkit.runtime"]
+    if serves_http(service):
+        modules += ["meshkit.server.http", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on"]
+        _ = service.app
+    if servicers(type(service)):
+        modules.append("meshkit.server.grpc")
+    if any(isinstance(each, HttpDependency) for each in dependencies(type(service))):
+        modules.append("meshkit.client.pyreqwest_transport")
+    for module in modules:
+        importlib.import_module(module)
+    loop_factory()
+    # All this lives as long as the process. Forked instances keep sharing its pages, which a
+    # collection would write to.
+    gc.freeze()
+    gc.enable()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -48,6 +48,7 @@ class Subscription:
         self._known = asyncio.Event()
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
+        self._closed = False
         if cache is not None and (saved := cache.load(service)) is not None:
             self._publish(saved)
         self._task = asyncio.create_task(self._run(), name=f"meshkit-subscription-{service}")
@@ -70,6 +71,7 @@ class Subscription:
 
     async def aclose(self) -> None:
         """Stop following. Closing twice is safe."""
+        self._closed = True
         if self._save is not None:
             self._save.cancel()
             self._write()
@@ -80,7 +82,7 @@ class Subscription:
 
     async def _run(self) -> None:
         backoff = Backoff(cap=RETRY_CAP)
-        while True:
+        while not self._closed:  # cancelling may end in an engine's error instead
             try:
                 async with contextlib.aclosing(self._registry.watch(self.service)) as watch:
                     async for snapshot in watch:
@@ -98,38 +100,41 @@ class Subscription:
             log.info("%s: following %s again", self.service, self._registry.url)
             self.error = None
             self._recovered_at = time.monotonic()
-        if self._confirmation is not None:
-            self._confirmation.cancel()
-            self._confirmation = None
+        self._publish(self._believed(snapshot))
+
+    def _believed(self, snapshot: Snapshot) -> Snapshot:
+        """Return the list; while a loss is doubted, those who vanished are still in it."""
         old = self.snapshot
         if old is None or not self._is_doubtful(old, snapshot):
-            self._publish(snapshot)
-            return
-        log.info(
-            "%s: %d instances vanished at once; confirming",
-            self.service,
-            len(missing(old, snapshot)),
-        )
-        self._publish(keep_missing(old, snapshot))
-        self._confirmation = asyncio.create_task(self._confirm())
+            return snapshot
+        if self._confirmation is None:
+            count = len(missing(old, snapshot))
+            log.info("%s: %d instances vanished at once; confirming", self.service, count)
+            self._confirmation = asyncio.create_task(self._confirm())
+        return keep_missing(old, snapshot)
 
     def _is_doubtful(self, old: Snapshot, new: Snapshot) -> bool:
         """Whether instances may be missing because the registry has forgotten them.
 
-        One that has just come back may have been emptied, and fills up one by one.
+        One that has just come back, or whose loss is being confirmed, may have been emptied, and
+        fills up one by one.
         """
         settle = self._registry.settle
         if settle == 0:
             return False
         recovering = time.monotonic() - self._recovered_at < settle
-        return bool(missing(old, new)) if recovering else is_large_drop(old, new)
+        if recovering or self._confirmation is not None:
+            return bool(missing(old, new))
+        return is_large_drop(old, new)
 
     async def _confirm(self) -> None:
-        await asyncio.sleep(self._registry.settle)
         try:
+            await asyncio.sleep(self._registry.settle)
             snapshot = await self._registry.instances(self.service)
         except RegistryError:
             return  # the watch notices too, and offers a fresh list when it is back
+        finally:
+            self._confirmation = None
         self._publish(snapshot)
 
     def _lost(self, error: RegistryError) -> None:

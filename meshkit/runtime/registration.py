@@ -29,7 +29,7 @@ CONFIRM_LIMIT = 10.0
 # Retries come no rarer than heartbeats do in good times: a registry that carries those carries
 # these, and one that was emptied is filled again within a heartbeat.
 RETRY_CAP = 3.0
-LAG_PERIOD = 2.0
+LAG_PERIOD = 2.5
 
 log = logging.getLogger("meshkit.registration")
 
@@ -52,6 +52,7 @@ class Registration:
         self.lag = 0.0
         self._open = open_registry
         self._lag_limit = lag_limit
+        self._answered_at = 0.0
         self._lag_period = min(LAG_PERIOD, lag_limit / 2)
         self._healthy = True
         self._service_loop = asyncio.get_running_loop()
@@ -229,25 +230,19 @@ class Registration:
 
     async def _watch_lag(self) -> None:
         """Ask the service's loop to answer every so often, and see how long it takes."""
-        answered = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def answer() -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(answered.set)
-
         while True:
             asked = time.monotonic()
-            answered.clear()
             with contextlib.suppress(RuntimeError):
-                self._service_loop.call_soon_threadsafe(answer)
-            while not answered.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._lag_period):
-                        await answered.wait()
-                self._measured(time.monotonic() - asked)
-            self._measured(0.0)
+                self._service_loop.call_soon_threadsafe(self._answer)
             await asyncio.sleep(self._lag_period)
+            while self._answered_at < asked:
+                self._measured(time.monotonic() - asked)
+                await asyncio.sleep(self._lag_period)
+            self._measured(0.0)
+
+    def _answer(self) -> None:
+        """Runs on the service's loop; it tells nobody, so that no thread is woken for it."""
+        self._answered_at = time.monotonic()
 
     def _measured(self, lag: float) -> None:
         was_stuck, is_stuck = self.lag > self._lag_limit, lag > self._lag_limit

@@ -1,0 +1,58 @@
+"""What counts as a large drop, and what is kept meanwhile."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from meshkit.discovery.damping import is_large_drop, keep_missing, missing
+from meshkit.model import Snapshot, Status
+from tests.discovery.values import instance, numbers, snapshot
+
+lists = st.sets(st.integers(0, 12), max_size=10)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "large"),
+    [
+        ([1, 2, 3], [], True),
+        ([1, 2, 3], [1], True),
+        ([1, 2, 3], [1, 2], False),
+        ([1, 2], [1], False),  # half is not more than half
+        ([1], [], True),
+        ([], [], False),
+        ([], [1, 2], False),
+        ([1, 2, 3], [4, 5, 6], True),
+        ([1, 2, 3], [2, 3, 4, 5, 6], False),
+    ],
+)
+def test_more_than_half_at_once_is_a_large_drop(
+    old: list[int],
+    new: list[int],
+    large: bool,  # noqa: FBT001 - a parameter of the table
+) -> None:
+    assert is_large_drop(snapshot(*old), snapshot(*new)) is large
+
+
+def test_a_status_is_taken_at_its_word() -> None:
+    down = tuple(instance(number, status=Status.DOWN) for number in (1, 2, 3))
+    all_down = Snapshot(service="users", instances=down)
+    assert not is_large_drop(snapshot(1, 2, 3), all_down)
+    # Nor is anything missed that could not be called anyway.
+    assert not is_large_drop(all_down, snapshot())
+
+
+@settings(deadline=None)
+@given(lists, lists)
+def test_what_is_kept_is_all_of_both_with_the_newer_word(old: set[int], new: set[int]) -> None:
+    before = snapshot(*sorted(old))
+    newer = tuple(
+        dataclasses.replace(each, version="newer") for each in snapshot(*sorted(new)).instances
+    )
+    after = Snapshot(service="users", instances=newer, revision=7)
+    kept = keep_missing(before, after)
+    assert numbers(kept) == sorted(old | new)
+    assert [each for each in kept.instances if each.version] == list(newer)
+    assert (kept.revision, kept.read_at) == (after.revision, after.read_at)
+    assert missing(before, kept) == ()
+    assert not is_large_drop(before, kept)

@@ -1,0 +1,79 @@
+"""What `import meshkit` offers, and what it does not load."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+import meshkit
+
+NAMES = """
+BindError CallError CallTimeout ConfigError ConnectError ConnectionLost Endpoint HTTPStatusError
+HttpClient Instance LeaseLost Mesh MeshError MeshService MeshSettings MissingExtraError NoInstances
+RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response Runtime ServiceInfo
+Snapshot StartError Status WrongInstance delete get grpc_client health_check http_client patch post
+put websocket
+"""
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level and meshkit modules that a new interpreter has loaded after ``code``."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport json, sys; print(json.dumps([*sys.modules]))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_public_names_are_these() -> None:
+    assert meshkit.__all__ == sorted(meshkit.__all__)
+    assert set(meshkit.__all__) == set(NAMES.split())
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_every_name_is_there_and_documented(name: str) -> None:
+    value = getattr(meshkit, name)
+    assert value.__name__ == name
+    assert value.__doc__
+
+
+def test_lazy_names_are_kept_after_their_first_use() -> None:
+    for name, module in meshkit._MODULE_OF.items():
+        assert getattr(meshkit, name) is getattr(importlib.import_module(module), name)
+        assert name in vars(meshkit)
+
+
+def test_other_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="module 'meshkit' has no attribute 'Nothing'"):
+        _ = meshkit.Nothing
+    assert not hasattr(meshkit, "Nothing")
+
+
+def test_importing_it_is_cheap() -> None:
+    loaded = modules_after("import meshkit")
+    heavy = {"fastapi", "grpc", "typer", "pydantic", "uvicorn", "starlette", "pyreqwest", "consul"}
+    assert "meshkit" in loaded
+    assert not loaded & heavy
+    assert not {each for each in loaded if each.startswith(("meshkit.registry", "meshkit.cli"))}
+
+
+def test_a_service_of_http_never_imports_grpc_and_one_of_grpc_never_fastapi() -> None:
+    loaded = modules_after(
+        "import meshkit\n"
+        "class Plain(meshkit.MeshService):\n"
+        "    name = 'plain'\n"
+        "    @meshkit.get('/')\n"
+        "    async def read(self) -> int: return 1\n"
+        "Plain().app\n"
+        "import meshkit.server.http, meshkit.runtime"
+    )
+    assert "fastapi" in loaded
+    assert "grpc" not in loaded
+    loaded = modules_after("import meshkit.server.grpc, meshkit.runtime")
+    assert "grpc" in loaded
+    assert "fastapi" not in loaded
+    assert "uvicorn" not in loaded

@@ -1,0 +1,221 @@
+"""Where settings come from, which source wins, and what is said of a bad one."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshkit import ConfigError, MeshSettings
+from meshkit.settings import OTHER_VARIABLES, PREFIX, load_settings
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder and no variables of ours but the state folder."""
+    for name in list(os.environ):
+        if name.startswith(PREFIX) and name != "MESHKIT_STATE_DIR":
+            monkeypatch.delenv(name)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+def project(folder: Path, table: str) -> None:
+    (folder / "pyproject.toml").write_text(f"[tool.meshkit]\n{table}\n")
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = load_settings()
+    assert settings.registry == "local://"
+    assert (settings.host, settings.port, settings.grpc_port) == ("127.0.0.1", 0, 0)
+    assert settings.registration
+    assert settings.instances == 1
+    assert settings.drain_delay is None
+    assert settings.shutdown_timeout == 28
+
+
+def test_flags_win_over_variables_over_dotenv_over_the_project(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(folder, 'zone = "project"')
+    assert load_settings().zone == "project"
+    (folder / ".env").write_text("MESHKIT_ZONE=dotenv\n")
+    assert load_settings().zone == "dotenv"
+    monkeypatch.setenv("MESHKIT_ZONE", "variable")
+    assert load_settings().zone == "variable"
+    assert load_settings(zone="flag").zone == "flag"
+    assert load_settings(zone=None).zone == "variable"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("service", "shop.service:Shop", "shop.service:Shop"),
+        ("registry", "consul://127.0.0.1:8500", "consul://127.0.0.1:8500"),
+        ("registration", "false", False),
+        ("host", "0.0.0.0", "0.0.0.0"),
+        ("port", "8000", 8000),
+        ("grpc_port", "9000", 9000),
+        ("advertise_host", "10.0.0.7", "10.0.0.7"),
+        ("tags", " v1, blue ,,", ("v1", "blue")),
+        ("zone", "eu-1", "eu-1"),
+        ("instances", "4", 4),
+        ("reload", "true", True),
+        ("env", "production", "production"),
+        ("log_level", "debug", "debug"),
+        ("log_format", "json", "json"),
+        ("self_probe", "off", "off"),
+        ("check_timeout", "0.5", 0.5),
+        ("check_interval", "1", 1.0),
+        ("loop_lag_limit", "9", 9.0),
+        ("drain_delay", "0", 0.0),
+        ("shutdown_timeout", "10", 10.0),
+        ("call_timeout", "3", 3.0),
+    ],
+)
+def test_each_field_is_a_variable_and_a_key_of_the_project(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object
+) -> None:
+    monkeypatch.setenv(PREFIX + name.upper(), text)
+    assert getattr(load_settings(), name) == value
+    monkeypatch.delenv(PREFIX + name.upper())
+    project(folder, f'{name} = "{text}"')
+    assert getattr(load_settings(), name) == value
+
+
+def test_the_table_above_knows_all_fields() -> None:
+    (mark,) = test_each_field_is_a_variable_and_a_key_of_the_project.pytestmark  # type: ignore[attr-defined]
+    assert {row[0] for row in mark.args[1]} == set(MeshSettings.model_fields)
+    assert all(field.description for field in MeshSettings.model_fields.values())
+
+
+def test_a_list_of_tags_is_a_list_in_toml(folder: Path) -> None:
+    project(folder, 'tags = ["v1", "blue"]')
+    assert load_settings().tags == ("v1", "blue")
+
+
+def test_the_project_is_found_from_a_folder_within_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(folder, 'zone = "project"')
+    (folder / "src" / "shop").mkdir(parents=True)
+    monkeypatch.chdir(folder / "src" / "shop")
+    assert load_settings().zone == "project"
+
+
+def test_an_env_file_is_read_instead_of_dotenv(folder: Path) -> None:
+    (folder / ".env").write_text("MESHKIT_ZONE=dotenv\nMESHKIT_HOST=0.0.0.0\n")
+    (folder / "staging.env").write_text("MESHKIT_ZONE=staging\nDATABASE_URL=x\n")
+    settings = load_settings(folder / "staging.env")
+    assert (settings.zone, settings.host) == ("staging", "127.0.0.1")
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHKIT_PORT", "")
+    assert load_settings().port == 0
+    monkeypatch.setenv("PORT", "8123")
+    assert load_settings().port == 8123
+
+
+def test_the_platforms_port_gives_way_to_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "8123")
+    assert load_settings().port == 8123
+    monkeypatch.setenv("MESHKIT_PORT", "8124")
+    assert load_settings().port == 8124
+    assert load_settings(port=8125).port == 8125
+    assert load_settings(port=0).port == 0
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().port = 1  # type: ignore[misc]
+
+
+def complaint(env_file: Path | None = None, **flags: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(env_file, **flags)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("MESHKIT_PORT", "http", "bad value for MESHKIT_PORT: should be a valid integer"),
+        ("MESHKIT_PORT", "65536", "bad value for MESHKIT_PORT: should be less than or equal to"),
+        ("MESHKIT_GRPC_PORT", "-1", "bad value for MESHKIT_GRPC_PORT: should be greater than or"),
+        ("PORT", "http", "bad value for PORT: should be a valid integer"),
+        ("MESHKIT_INSTANCES", "0", "bad value for MESHKIT_INSTANCES: should be greater than or"),
+        (
+            "MESHKIT_LOG_LEVEL",
+            "loud",
+            "bad value for MESHKIT_LOG_LEVEL: should be 'debug', 'info', 'warning' or 'error'",
+        ),
+        (
+            "MESHKIT_ENV",
+            "prod",
+            "bad value for MESHKIT_ENV: should be 'development' or 'production'",
+        ),
+        ("MESHKIT_RELOAD", "perhaps", "bad value for MESHKIT_RELOAD: should be a valid boolean"),
+        ("MESHKIT_CHECK_TIMEOUT", "2s", "bad value for MESHKIT_CHECK_TIMEOUT: should be a valid"),
+        ("MESHKIT_CHECK_TIMEOUT", "nan", "bad value for MESHKIT_CHECK_TIMEOUT: should be "),
+    ],
+)
+def test_a_bad_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert complaint().startswith(message)
+
+
+def test_a_bad_flag_is_named() -> None:
+    assert complaint(grpc_port=70000).startswith("bad value for --grpc-port: should be less than")
+
+
+def test_a_bad_value_in_a_file_is_named(folder: Path) -> None:
+    project(folder, 'port = "http"')
+    assert complaint().startswith("bad value for port in [tool.meshkit] or .env: should be a valid")
+
+
+def test_a_value_is_not_repeated_for_it_may_be_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHKIT_PORT", "hunter2")
+    assert "hunter2" not in complaint()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("prot = 1", "unknown key 'prot' in [tool.meshkit]; did you mean 'port'?"),
+        ("zzz = 1", "unknown key 'zzz' in [tool.meshkit]"),
+        ("port = = 1", "pyproject.toml can't be read: Invalid value"),
+    ],
+)
+def test_a_mistake_in_the_project_is_said(folder: Path, table: str, message: str) -> None:
+    project(folder, table)
+    assert complaint().startswith(message)
+
+
+def test_files_that_can_not_be_read_are_said(folder: Path) -> None:
+    missing = folder / "missing.env"
+    assert complaint(missing) == f"env file {missing} does not exist"
+    (folder / "broken.env").write_bytes(b"MESHKIT_ZONE=\xff\xfe\n")
+    assert "can't be read" in complaint(folder / "broken.env")
+    (folder / "pyproject.toml").write_bytes(b'[tool.meshkit]\nzone = "\xff"\n')
+    assert "can't be read" in complaint()
+
+
+def test_variables_that_look_like_ours_are_hinted_at(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MESHKIT_REGISTY", "consul://127.0.0.1")
+    for name in OTHER_VARIABLES:
+        monkeypatch.setenv(name, "x")
+    with caplog.at_level(logging.WARNING, "meshkit"):
+        load_settings()
+    assert [each.getMessage() for each in caplog.records] == [
+        "unknown variable MESHKIT_REGISTY is ignored; did you mean 'registry'?"
+    ]
