@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## run the examples: 5 processes, real traffic, one killed, nothing lost
-	@$(BIN)/python examples/demo.py $(ARGS)
+	@$(BIN)/python examples/demo $(ARGS)
 
 test: $(READY) servers ## run all tests
 	@$(BIN)/python -m pytest $(ARGS)
@@ -34,6 +34,8 @@ lint: $(READY) ## check style, formatting and the direction of imports
 
 types: $(READY) ## check types
 	@$(BIN)/mypy
+	@cd examples/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
+	@cd benchmarks && MYPYPATH=services:../examples/users:.. ../$(BIN)/mypy --config-file ../pyproject.toml *.py services/*.py
 
 check: lint types test ## all of the above
 

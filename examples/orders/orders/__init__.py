@@ -1,0 +1,3 @@
+"""Orders: takes orders of people whom the users service knows."""
+
+__version__ = "1.0.0"

@@ -1,0 +1,1 @@
+"""Generated from users.proto; the command is in README.md."""
