@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from meshkit.server.http import HttpServer
 
 FIRST_REGISTRATION = 3.0  # seconds to wait before saying that the registry is away
+QUIET = 0.15  # seconds without a call after which nobody is expected any more
+STRAGGLERS = 5.0  # seconds that callers who have not heard of it may keep us
 CANCEL_MARGIN = 2.0  # of the shutdown limit, for what comes after the calls in flight
 
 log = logging.getLogger("meshkit")
@@ -248,9 +250,24 @@ class Runtime:
             self._http.drain()
         if self._grpc is not None:
             await self._grpc.drain()
-        if self.registration is not None and self._registry is not None:
-            delay = self.settings.drain_delay
-            await asyncio.sleep(self._registry.propagation if delay is None else delay)
+        if self.registration is None or self._registry is None:
+            return
+        if self.settings.drain_delay is not None:
+            await asyncio.sleep(self.settings.drain_delay)
+            return
+        await asyncio.sleep(self._registry.propagation)
+        await self._quiet()
+
+    async def _quiet(self) -> None:
+        """Wait until no more calls come: on a busy machine callers learn later than they should."""
+        servers = [server for server in (self._http, self._grpc) if server]
+        deadline = time.monotonic() + STRAGGLERS
+        seen = -1
+        while (now := sum(server.calls for server in servers)) != seen:
+            if time.monotonic() > deadline:
+                return  # whoever still calls does not look at the registry, or at our mark
+            seen = now
+            await asyncio.sleep(QUIET)
 
     async def _close_servers(self, grace: float) -> None:
         stops = [server.stop(grace=grace) for server in (self._http, self._grpc) if server]

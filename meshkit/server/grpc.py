@@ -61,6 +61,11 @@ class GrpcServer:
         for name in ("", *self._names):
             await self._health.set(name, status)
 
+    @property
+    def calls(self) -> int:
+        """How many calls have come so far."""
+        return self._identity.calls
+
     def identify(self, service: str, instance_id: str) -> None:
         """Name ourselves on every answer from now on, and refuse what is meant for others."""
         self._identity.instance_id = instance_id

@@ -24,6 +24,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self.instance_id = ""
+        self.calls = 0
         self.metadata: Metadata = ()
         self._wrapped: dict[str, tuple[object, Handler]] = {}
         # As streams: they refuse a call of any kind, without waiting for its request.
@@ -40,6 +41,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """See grpc.aio.ServerInterceptor."""
+        self.calls += 1
         for key, value in handler_call_details.invocation_metadata:
             if key == identity.TARGET and value != self.instance_id:
                 return self._refusal

@@ -92,6 +92,11 @@ class HttpServer(uvicorn.Server):
         self.server_state.default_headers = self._app.headers.pairs
         await self.startup(sockets=[self._socket])
 
+    @property
+    def calls(self) -> int:
+        """How many requests have come so far."""
+        return self.server_state.total_requests
+
     def identify(self, service: str, instance_id: str) -> None:
         """Name ourselves on every answer from now on, and refuse what is meant for others."""
         self._app.instance_id = instance_id.encode()

@@ -17,7 +17,7 @@ from meshkit.backoff import Backoff
 from meshkit.client.grpc.errors import RpcFailure, RpcNoInstances, RpcTimeout
 from meshkit.client.grpc.method import Method
 from meshkit.client.grpc.pool import Link
-from meshkit.client.grpc.verdict import Next, Verdict, assess
+from meshkit.client.grpc.verdict import CANCELLED_HERE, Next, Verdict, assess
 from meshkit.discovery.balancer import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
@@ -68,6 +68,7 @@ class Attempts:
     _tried: tuple[str, ...] = ()
     _failures: tuple[str, ...] = ()
     _absence = "nothing was sent"
+    _lateness = "no answer within {:g} s"
     _callbacks: tuple[Callable[[Any], None], ...] = ()
     _waiters: tuple[asyncio.Future[None], ...] = ()
 
@@ -251,8 +252,8 @@ class Attempts:
         return failure
 
     def _too_late(self) -> RpcFailure:
-        listed = self._listed() or self._absence
-        return RpcTimeout(self._line(f"no answer within {self._timeout:g} s: {listed}"))
+        late = self._lateness.format(self._timeout)
+        return RpcTimeout(self._line(f"{late}: {self._listed() or self._absence}"))
 
     def _final(self, verdict: Verdict) -> RpcFailure | None:
         """Return the error of an attempt that is not followed by another one."""
@@ -305,7 +306,7 @@ class Attempts:
         """Raise the call's own error, or else this one."""
         error = self._error or error
         assert error is not None
-        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.CANCELLED:
+        if isinstance(error, grpc.aio.AioRpcError) and error.details() == CANCELLED_HERE:
             raise asyncio.CancelledError
         raise error from error.__cause__
 
@@ -324,6 +325,4 @@ class Attempts:
 
 def _cancelled() -> grpc.aio.AioRpcError:
     metadata = grpc.aio.Metadata()
-    return grpc.aio.AioRpcError(
-        grpc.StatusCode.CANCELLED, metadata, metadata, "Locally cancelled by application!"
-    )
+    return grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, metadata, metadata, CANCELLED_HERE)

@@ -105,6 +105,7 @@ class StreamedResponse(MeshCall):
     """A call whose answer is a stream; once its first message is read, it stays where it is."""
 
     _messages: AsyncIterator[Any] | None = None
+    _lateness = "not finished within {:g} s (a stream may need more: timeout=...)"
 
     async def read(self) -> Any:
         """Return the next message, ``grpc.aio.EOF`` at the end."""

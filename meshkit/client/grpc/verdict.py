@@ -32,6 +32,9 @@ OK = grpc.StatusCode.OK  # looking up members of an enum is slow before Python 3
 # How gRPC's core begins the details of a call for which no connection could be made.
 NEVER_LEFT = ("failed to connect to all addresses", "errors resolving ")
 
+# The details that grpc.aio gives a call which its own caller has cancelled.
+CANCELLED_HERE = "Locally cancelled by application!"
+
 # Statuses that speak against the instance rather than against the request.
 FAULTS = frozenset(
     {
@@ -113,13 +116,17 @@ def judge(instance: Instance, ending: Ending) -> Verdict:
         stranger = _judge_name(instance, ending)
         if stranger is not None:
             return stranger
-    if ending.code is grpc.StatusCode.CANCELLED:
+    if ending.code is grpc.StatusCode.CANCELLED and ending.details == CANCELLED_HERE:
         return GIVEN_UP
     if identity.INSTANCE not in ending.trailing:
+        if ending.code is grpc.StatusCode.CANCELLED:
+            # A server that ends cancels the calls which it has received and not begun.
+            reason = "cancelled the call, as a server does that ends"
+            return Verdict(Outcome.FAILED, Next.IF_IDEMPOTENT, RpcConnectionLost, reason)
         if ending.code is grpc.StatusCode.UNAVAILABLE and not ending.connected:
             return _judge_connection(ending.details)
         if ending.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Verdict(Outcome.FAILED, error=RpcTimeout, reason="gave no answer")
+            return Verdict(Outcome.FAILED, error=RpcTimeout, reason="did not finish")
     outcome = _judge_answer(ending)
     if ending.code is grpc.StatusCode.UNAVAILABLE:
         reason = f"is unavailable ({one_line(ending.details)})"
