@@ -10,6 +10,7 @@ from pathlib import Path
 from meshkit.errors import ConfigError
 
 VARIABLE = "MESHKIT_STATE_DIR"
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def state_dir() -> Path:
@@ -28,7 +29,11 @@ def state_dir() -> Path:
 
 
 def private_dir(path: Path) -> None:
-    """Make the folder with mode 0700; refuse one that others could have prepared."""
+    """Make the folder with mode 0700; refuse one that others have prepared or may write to.
+
+    Raises:
+        ConfigError: it can't be made or written, or belongs (also) to somebody else.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()
@@ -36,6 +41,8 @@ def private_dir(path: Path) -> None:
         raise _unusable(path, error.strerror or str(error)) from None
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
         raise _unusable(path, "it is not a folder of this user")
+    if info.st_mode & OTHERS_MAY_WRITE:
+        raise _unusable(path, f"others may write to it (chmod 700 {path} forbids it)")
     if not os.access(path, os.W_OK | os.X_OK):
         raise _unusable(path, "it is not writable")
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from meshkit.errors import ConfigError, RegistryUrlError
 from meshkit.registry.base import Registry
@@ -57,12 +57,15 @@ class RegistryUrl:
                 f"malformed registry URL {mask(url)!r}: expected SCHEME://..., "
                 f"with one of the schemes {known_schemes()}"
             )
+        # Not urlsplit, which has its own mind on brackets and fragments: a host part may list
+        # several addresses here.
+        place, _, query = rest.partition("?")
+        authority, slash, path = place.partition("/")
         try:
-            split = urlsplit(f"//{rest}")
-            params = dict(parse_qsl(split.query, strict_parsing=True) if split.query else ())
+            params = dict(parse_qsl(query, strict_parsing=True) if query else ())
         except ValueError as error:
             raise RegistryUrlError(f"malformed registry URL {mask(url)!r}: {error}") from None
-        credentials, _, host = split.netloc.rpartition("@")
+        credentials, _, host = authority.rpartition("@")
         username, _, password = credentials.partition(":")
         return cls(
             text=mask(url),
@@ -70,7 +73,7 @@ class RegistryUrl:
             username=unquote(username),
             password=unquote(password),
             host=host,
-            path=unquote(split.path),
+            path=unquote(slash + path),
             params=params,
         )
 

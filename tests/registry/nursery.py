@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from meshkit.errors import MeshError
+from meshkit.errors import LeaseLost, MeshError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
 from meshkit.registry.base import Lease
@@ -74,17 +74,29 @@ class Worker:
             os._exit(0)
         return str(child)
 
-    async def fork_and_close(self) -> str:
-        """Fork a child that closes the registry it inherited; return how that ended."""
+    async def fork_and_close(self, instance_id: str) -> str:
+        """Fork a child that uses the registry it inherited; return how that ended."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
         if child == 0:
-            try:
-                await self.registry.aclose()
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
+            os._exit(await self._use_inherited(instance_id))
         return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    async def _use_inherited(self, instance_id: str) -> int:
+        """Return 0 when the instance is its parent's alone and no file of ours was closed."""
+        files = [os.open(os.devnull, os.O_RDONLY) for _ in range(5)]  # take the locks' numbers
+        try:
+            await self.renew(instance_id)
+        except LeaseLost:
+            await self.registry.aclose()
+        else:
+            return 1
+        try:
+            for fd in files:
+                os.fstat(fd)
+        except OSError:
+            return 2
+        return 0
 
     async def rewrite(self, service: str, instance_id: str) -> None:
         """Register the same instance again and again, until killed."""

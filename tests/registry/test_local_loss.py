@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from meshkit.errors import LeaseLost, MeshError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, Registry, open_registry
+from meshkit.registry.local import notifier
 from meshkit.testing.watched import Watched
 
 USER = Instance(id="users-1", service="users", endpoints={"http": Endpoint("127.0.0.1", 8000)})
@@ -101,6 +104,23 @@ async def test_failed_read_is_no_empty_list(registry: Registry, folder: Path) ->
     await registry.aclose()
 
 
+async def test_too_many_open_files_is_no_empty_list(registry: Registry) -> None:
+    await registry.register(USER)
+    async with Watched(registry.watch("users")) as watched:
+        await watched.next()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(RegistryUnavailable, match=r"can't list users: .*open files"):
+                await registry.instances("users")
+            with pytest.raises(RegistryUnavailable):
+                await watched.next()  # at the next poll
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert await ids(registry) == ["users-1"]
+    await registry.aclose()
+
+
 async def test_failed_write_keeps_what_was_registered(registry: Registry, folder: Path) -> None:
     lease = await registry.register(USER)
     (folder / "users-1.tmp").mkdir()
@@ -175,6 +195,67 @@ def kernel_watches() -> int:
     return count
 
 
+async def test_services_are_watched_without_the_poll(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier, "POLL", 600.0)
+    async with Watched(registry.watch_services()) as watched:
+        assert await watched.next() == ()
+        for count in (1, 2):
+            await watched.nothing(seconds=0.2)
+            await registry.register(Instance(id=f"users-{count}", service="users"))
+            assert [each.instances for each in await watched.next()] == [count]
+    await registry.aclose()
+
+
+async def test_poll_is_quicker_when_a_folder_can_not_be_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the system's watches are used up."""
+    monkeypatch.setattr(notifier, "POLL", 600.0)
+    watching = notifier.Notifier(inotify=True)
+    with watching.changes() as changes:
+        changes.follow(tmp_path, tmp_path / "missing")
+        async with asyncio.timeout(10):
+            await changes.wait()
+            await changes.wait()
+    watching.close()
+
+
+async def test_closing_ends_the_watches(registry: Registry) -> None:
+    async with (
+        Watched(registry.watch("users")) as users,
+        Watched(registry.watch_services()) as all_,
+    ):
+        await users.next()
+        await all_.next()
+        await users.nothing(seconds=0.01)
+        await registry.aclose()
+        for watched in (users, all_):
+            with pytest.raises(StopAsyncIteration):
+                await watched.next()
+
+
+async def test_lock_file_swept_while_it_is_being_locked(
+    folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one moment in which a sweeper and a new owner of the same id can meet."""
+    await registry.instances("users")
+    flock, path, swept = fcntl.flock, folder / "users-1.lock", list[Path]()
+
+    def sweep_first(fd: int, operation: int) -> None:
+        if not swept:
+            swept.append(path)
+            path.unlink()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    await registry.register(USER)
+    assert swept
+    assert await ids(registry) == ["users-1"]
+    await registry.aclose()
+
+
 async def test_closed_registry_says_so(registry: Registry) -> None:
     await registry.aclose()
     for operation in (registry.register(USER), registry.instances("users"), registry.services()):
@@ -184,11 +265,14 @@ async def test_closed_registry_says_so(registry: Registry) -> None:
 
 async def test_idle_watches_cost_nothing(registry: Registry, folder: Path) -> None:
     """Also beside leftovers that can't be removed, which must not wake their own finder."""
-    for n in range(5):
+    for n in range(2, 6):
         await registry.register(Instance(id=f"users-{n}", service="users"))
     (folder / "stuck.json").mkdir()
     (folder / "stuck.lock").touch()
     watches = [Watched(registry.watch("users")) for _ in range(5)]
+    for watched in watches:
+        await watched.next()
+    await registry.register(USER)
     for watched in watches:
         await watched.next()
     before, start = os.times(), time.monotonic()

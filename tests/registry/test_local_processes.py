@@ -109,6 +109,7 @@ async def test_watcher_sees_a_death(
             nursery.spawn(name)
             nursery.tell(name, "register", "users", name)
         await watched.until(shows("a", "b"))
+        await watched.nothing(seconds=0.3)
         killed = time.monotonic()
         nursery.kill("a")
         await watched.until(shows("b"))
@@ -133,7 +134,7 @@ async def test_forked_child_can_not_deregister_its_parent(
 ) -> None:
     nursery.spawn("parent")
     nursery.tell("parent", "register", "users", "a")
-    assert nursery.tell("parent", "fork_and_close") == "0"
+    assert nursery.tell("parent", "fork_and_close", "a") == "0"
     assert ids(await registry.instances("users")) == ["a"]
     assert nursery.tell("parent", "renew", "a") == "ok"
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshkit.model import SERVICE_NAME
-from meshkit.registry.local.folder import make_private
 from meshkit.registry.local.registry import LocalRegistry
 from meshkit.registry.url import RegistryUrl
-from meshkit.state import state_dir
+from meshkit.state import private_dir, state_dir
 
 __all__ = ["LocalRegistry", "open_local"]
 
@@ -44,7 +43,7 @@ def open_local(url: RegistryUrl) -> LocalRegistry:
         path = [state, state / "registry"]
     path.append(path[-1] / namespace)
     for each in path:
-        make_private(each)
+        private_dir(each)
     return LocalRegistry(url.text, *path)
 
 

@@ -12,29 +12,15 @@ import functools
 import io
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from meshkit.errors import ConfigError
 from meshkit.model import INSTANCE_ID, Instance
 from meshkit.registry.local.lock import LockFile, is_locked
-from meshkit.state import private_dir
 
 LOCK, DATA, TEMP = ".lock", ".json", ".tmp"
-OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 FileId = tuple[int, int, int]
-
-
-def make_private(path: Path) -> None:
-    """Make the folder; raise ConfigError unless it is ours and nobody else may write to it."""
-    private_dir(path)
-    if path.stat().st_mode & OTHERS_MAY_WRITE:
-        raise ConfigError(
-            f"registry folder {path} can't be used: others may write to it; "
-            f"take their permission with: chmod 700 {path}"
-        )
 
 
 class Folder:

@@ -12,9 +12,10 @@ from pathlib import Path
 from meshkit.errors import ConfigError, LeaseLost, RegistryError, RegistryUnavailable
 from meshkit.model import INSTANCE_ID, SERVICE_NAME, Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import Lease, Registry, summarize
-from meshkit.registry.local.folder import FileId, Folder, folders, make_private
+from meshkit.registry.local.folder import FileId, Folder, folders
 from meshkit.registry.local.lock import LockFile
 from meshkit.registry.local.notifier import POLL_ALONE, Changes, Notifier
+from meshkit.state import private_dir
 
 TTL = 15.0
 # Who sweeps or looks holds a free lock for microseconds, or for as long as a busy machine lets
@@ -162,7 +163,7 @@ class LocalRegistry(Registry):
     @staticmethod
     def _make(path: Path) -> None:
         try:
-            make_private(path)
+            private_dir(path)
         except ConfigError as error:  # it was usable when the registry was opened
             raise RegistryUnavailable(str(error)) from None
 
