@@ -79,11 +79,13 @@ def execute(name: str, arguments: list[str]) -> int:
     # Nothing that is imported becomes garbage: without the collector looking for it, FastAPI
     # is up a seventh faster. A command that lives on turns it on again.
     gc.disable()
-    command: typer.Typer = importlib.import_module(COMMANDS[name][0]).app
     try:
+        command: typer.Typer = importlib.import_module(COMMANDS[name][0]).app
         command(arguments, prog_name=f"meshkit {name}")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
+    finally:
+        gc.enable()  # for whoever calls us in a process of theirs
     return 0
 
 

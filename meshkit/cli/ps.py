@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import sys
 import time
@@ -44,6 +45,7 @@ def ps(
     from meshkit.settings import load_settings
 
     url = load_settings(registry=registry).registry
+    gc.enable()  # it may watch for days
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(show(url, service, as_json=as_json, watch=watch))
 

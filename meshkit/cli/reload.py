@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ def run_reloading(settings: MeshSettings) -> int:
         from watchfiles import PythonFilter, watch
     except ImportError:
         raise MissingExtraError("--reload", "reload") from None
+    gc.enable()  # it may watch for days
     child = Child(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from meshkit.cli import run
+from meshkit.cli import dispatch as run
 
 HTTP = {
     ".gitignore",
@@ -220,7 +220,7 @@ def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 def test_its_help_loads_nothing_that_only_rendering_needs() -> None:
     script = (
         "import sys, meshkit.cli\n"
-        "assert meshkit.cli.run(['new', 'service', '--help']) == 0\n"
+        "assert meshkit.cli.dispatch(['new', 'service', '--help']) == 0\n"
         "print(*sys.modules)"
     )
     output = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies
 
-from meshkit.cli import run
+from meshkit.cli import dispatch as run
 from meshkit.cli.scaffold.stubs import escape
 
 PROTOBUF_VERSION = re.compile(rb"Protobuf Python Version: ([\d.]+)")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshkit.cli import run
+from meshkit.cli import dispatch as run
 from meshkit.cli.scaffold.project import CLASSES, Project
 from meshkit.cli.scaffold.render import File, built_in, fit, import_line, render
 
@@ -177,7 +177,7 @@ def test_the_wheel_brings_the_template(tmp_path: Path) -> None:
     script = (
         "import meshkit.cli, sys\n"
         "assert meshkit.__file__.startswith(sys.argv[1]), meshkit.__file__\n"
-        "sys.exit(meshkit.cli.run(['new', 'service', 'orders', '--grpc']))"
+        "sys.exit(meshkit.cli.dispatch(['new', 'service', 'orders', '--grpc']))"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "installed")],

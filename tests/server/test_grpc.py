@@ -116,7 +116,7 @@ async def test_health_says_not_serving_while_it_starts_and_while_it_leaves() -> 
             async with grpc.aio.insecure_channel(f"127.0.0.1:{runtime._grpc.port}") as early:
                 seen.append(await status(early))
 
-    runtime = Runtime(Slow(), registry=REGISTRY, drain_delay=3)
+    runtime = Runtime(Slow(), registry=REGISTRY, drain_delay=2)
     await runtime.start()
     async with to(runtime) as channel:
         seen.append(await status(channel))
@@ -169,6 +169,15 @@ async def test_two_servers_can_not_share_a_port() -> None:
     with pytest.raises(BindError, match=rf"^port {first.port} on 127.0.0.1 is already in use"):
         GrpcServer("127.0.0.1", first.port)
     await first.stop(grace=0)
+
+
+async def test_a_port_of_ours_is_shared_with_nobody() -> None:
+    """By default gRPC lets several servers listen on one port, and calls land on any of them."""
+    ours, theirs = GrpcServer("127.0.0.1", 0), grpc.aio.server()
+    with pytest.raises(RuntimeError):
+        theirs.add_insecure_port(f"127.0.0.1:{ours.port}")
+    await ours.stop(grace=0)
+    await theirs.stop(0)
 
 
 async def test_a_fixed_port_is_taken() -> None:

@@ -198,7 +198,7 @@ async def test_a_websocket_is_served_and_refused_like_a_request(runtime: Runtime
 
 
 async def test_a_leaving_instance_says_so_and_hangs_up() -> None:
-    runtime = Runtime(Shop(), registry=REGISTRY, drain_delay=3)
+    runtime = Runtime(Shop(), registry=REGISTRY, drain_delay=2)
     await runtime.start()
     async with httpx2.AsyncClient(base_url=str(runtime.http_url), timeout=10) as http:
         assert "connection" not in (await http.get("/items/1")).headers
@@ -207,7 +207,7 @@ async def test_a_leaving_instance_says_so_and_hangs_up() -> None:
         async def draining() -> bool:
             return DRAINING in (await http.get("/health/live")).headers
 
-        await aeventually(draining, within=3)
+        await aeventually(draining, within=2)
         for path in ("/items/1", "/items/404", "/items/500", "/health/live"):
             answer = await http.get(path)
             assert answer.headers[DRAINING] == answer.headers[INSTANCE]
