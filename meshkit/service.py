@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
-from meshkit.errors import ConfigError
+from meshkit.errors import CallError, CallTimeout, ConfigError, NoInstances
 from meshkit.model import check_metadata, check_service_name
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request, Response
     from fastapi.params import Depends
 
     from meshkit.client.http import HttpClient
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 Stub = TypeVar("Stub")
+
+log = logging.getLogger("meshkit.service")
 
 ROUTES = "__meshkit_routes__"
 CHECK = "__meshkit_check__"
@@ -71,6 +74,10 @@ class Check:
 
 
 def _route(method: str, path: str, options: Mapping[str, Any]) -> Callable[[F], F]:
+    if callable(path):  # the decorator was used without parentheses
+        name = getattr(path, "__qualname__", path)
+        raise ConfigError(f'@{method.lower()} of {name} needs a path: @{method.lower()}("/...")')
+
     def mark(function: F) -> F:
         routes = (*getattr(function, ROUTES, ()), Route(method, path, options))
         setattr(function, ROUTES, routes)
@@ -275,6 +282,7 @@ class MeshService:
         from fastapi import FastAPI  # noqa: PLC0415 - a gRPC-only service never needs it
 
         app = FastAPI(title=self.name or type(self).__name__, version=self.version or "0.0.0")
+        app.add_exception_handler(CallError, answer_call_error)
         for attribute, route in routes(type(self)):
             endpoint = getattr(self, attribute)
             try:
@@ -311,6 +319,23 @@ class MeshService:
 
     async def on_stop(self) -> None:
         """Undo ``on_start``. Runs after the last call; outgoing clients still work."""
+
+
+async def answer_call_error(_request: Request, error: Exception) -> Response:
+    """Answer for a handler that let the error of an outgoing call pass: 503, 504 or 502.
+
+    The detail names the service that was called, not its instances.
+    """
+    from fastapi.responses import JSONResponse  # noqa: PLC0415 - a gRPC-only service never needs it
+
+    log.warning("answering for a failed call: %s", error)
+    service = str(error).partition(":")[0]
+    if isinstance(error, NoInstances):
+        detail, headers = f"{service} is not available", {"retry-after": "1"}
+        return JSONResponse({"detail": detail}, 503, headers)
+    if isinstance(error, CallTimeout):
+        return JSONResponse({"detail": f"{service} did not answer in time"}, 504)
+    return JSONResponse({"detail": f"the call to {service} failed"}, 502)
 
 
 def routes(cls: type[MeshService]) -> Iterator[tuple[str, Route]]:

@@ -25,7 +25,8 @@ PREFIX = "MESHKIT_"
 OTHER_VARIABLES = {"MESHKIT_STATE_DIR", "MESHKIT_ENV_FILE", "MESHKIT_RELOADED"}
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(ge=0, le=3600)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Delay = Annotated[float, Field(ge=0, le=3600)]
 
 log = logging.getLogger("meshkit")
 
@@ -47,7 +48,7 @@ class MeshSettings(BaseSettings):
     )
 
     service: str | None = Field(None, description="module:Class of the service to run")
-    registry: str = Field("local://", description="registry URL")
+    registry: str = Field("local://", description="registry URL", repr=False)  # may hold a token
     registration: bool = Field(True, description="register in the registry")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(0, description="HTTP port, 0 for any free one")
@@ -62,13 +63,14 @@ class MeshSettings(BaseSettings):
         "info", description="least level"
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: json off a tty")
+    access_log: bool = Field(False, description="log every HTTP request")
     self_probe: Literal["require", "warn", "off"] = Field(
         "require", description="call ourselves by the advertised address before registering"
     )
     check_timeout: Seconds = Field(2.0, description="limit for one health check")
     check_interval: Seconds = Field(5.0, description="pause between rounds of health checks")
     loop_lag_limit: Seconds = Field(5.0, description="an event loop stuck longer counts as down")
-    drain_delay: Seconds | None = Field(None, description="unset: as the registry needs")
+    drain_delay: Delay | None = Field(None, description="unset: as the registry needs")
     shutdown_timeout: Seconds = Field(28.0, description="from the signal to the end of the process")
     call_timeout: Seconds = Field(10.0, description="limit for one outgoing call")
 
@@ -141,8 +143,9 @@ def _hint_at_typos() -> None:
     known = {PREFIX + name.upper() for name in MeshSettings.model_fields} | OTHER_VARIABLES
     for variable in sorted(os.environ):
         if variable.startswith(PREFIX) and variable not in known:
-            name = variable.removeprefix(PREFIX).lower()
-            log.warning("unknown variable %s is ignored%s", variable, _did_you_mean(name))
+            near = difflib.get_close_matches(variable, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            log.warning("unknown variable %s is ignored%s", variable, hint)
 
 
 def _did_you_mean(name: str) -> str:

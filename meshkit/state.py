@@ -16,8 +16,9 @@ OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def state_dir() -> Path:
     """Return the folder, made if needed, readable by its owner alone.
 
-    ``MESHKIT_STATE_DIR`` when it is set, else ``meshkit-<uid>`` in the temporary folder: the
-    same for every process of one user, whether started from a shell, cron or systemd.
+    ``MESHKIT_STATE_DIR`` when it is set, else ``meshkit-<uid>`` in the temporary folder, which
+    is the same for all processes of a user unless they are given temporary folders of their own
+    (``TMPDIR``, systemd's ``PrivateTmp``).
 
     Raises:
         ConfigError: it can't be made or written, or belongs to somebody else.

@@ -395,3 +395,8 @@ async def test_hooks_do_nothing_unless_overridden() -> None:
     service = Shop()
     await service.on_start()
     await service.on_stop()
+
+
+def test_a_decorator_without_parentheses_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r'^@get of len needs a path: @get\("/..."\)$'):
+        get(len)  # type: ignore[arg-type]

@@ -69,6 +69,7 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("log_format", "json", "json"),
         ("self_probe", "off", "off"),
         ("check_timeout", "0.5", 0.5),
+        ("access_log", "true", True),
         ("check_interval", "1", 1.0),
         ("loop_lag_limit", "9", 9.0),
         ("drain_delay", "0", 0.0),
@@ -217,5 +218,5 @@ def test_variables_that_look_like_ours_are_hinted_at(
     with caplog.at_level(logging.WARNING, "meshkit"):
         load_settings()
     assert [each.getMessage() for each in caplog.records] == [
-        "unknown variable MESHKIT_REGISTY is ignored; did you mean 'registry'?"
+        "unknown variable MESHKIT_REGISTY is ignored; did you mean MESHKIT_REGISTRY?"
     ]

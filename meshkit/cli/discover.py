@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from meshkit.errors import ConfigError, MeshError
+from meshkit.places import place
 from meshkit.service import MeshService
 
 # Where a service is looked for when nothing names it, in a folder and in its packages.
@@ -54,7 +55,9 @@ def load(spec: str) -> type[MeshService] | MeshService:
     module_name, colon, attribute = spec.partition(":")
     named = all(part.isidentifier() for part in module_name.split("."))
     if not named or module_name.endswith(".py") or (colon and not attribute):
-        raise ConfigError(f"{spec!r}: name a module, as in `meshkit run users.service:Users`")
+        likely = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        example = likely if module_name.endswith(".py") and likely else "users.service:Users"
+        raise ConfigError(f"{spec!r}: name a module, as in `meshkit run {example}`")
     module = import_module(module_name)
     found = candidates(module)
     if not colon:
@@ -81,6 +84,13 @@ def candidates(module: ModuleType) -> dict[str, type[MeshService] | MeshService]
     return {name: value for name, value in vars(module).items() if is_service(value, module)}
 
 
+def nameless(module: str) -> Iterator[str]:
+    """Yield the MeshService classes of this module that forgot their name."""
+    for cls in MeshService.__subclasses__():
+        if cls.__module__ == module and not cls.name:
+            yield f"{module}:{cls.__qualname__}"
+
+
 def is_service(value: object, module: ModuleType) -> bool:
     """Whether it is a service, or a named subclass that this very module defines."""
     if not isinstance(value, type):
@@ -95,6 +105,8 @@ def the_only(
     """Return the single candidate; a class and objects of it count once."""
     if len(found) == 1:
         return next(iter(found.values()))
+    if not found and where != "here" and (forgotten := min(nameless(where), default="")):
+        raise ConfigError(f'{forgotten} has no name: set `name = "..."` in its class')
     if not found:
         raise ConfigError(
             f"no MeshService found {where if where == 'here' else 'in ' + where}: "
@@ -128,12 +140,12 @@ def import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ConfigError(f"no module named {name!r} in {Path.cwd()} or on sys.path") from error
-        raise ConfigError(f"{name} can't be imported: {error}") from error
+        raise ConfigError(f"{name} can't be imported: {error}{place(error)}") from error
     except SyntaxError as error:
-        place = f"{error.filename}:{error.lineno}"
-        raise ConfigError(f"{name} can't be imported: {error.msg} ({place})") from error
+        where = f"{error.filename}:{error.lineno}"
+        raise ConfigError(f"{name} can't be imported: {error.msg} ({where})") from error
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` exits
-        raise ConfigError(f"{name} can't be imported: {one_line(error)}{_place(error)}") from error
+        raise ConfigError(f"{name} can't be imported: {one_line(error)}{place(error)}") from error
 
 
 def likely_modules() -> Iterator[str]:
@@ -155,15 +167,3 @@ def likely_modules() -> Iterator[str]:
 def one_line(error: BaseException) -> str:
     """Return the error's type and message without line breaks (pydantic's have several)."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-
-
-def _place(error: BaseException) -> str:
-    """Return " (file:line)" of the user's line that raised, the last one of the traceback."""
-    traceback = error.__traceback__
-    place = ""
-    while traceback is not None:
-        filename = traceback.tb_frame.f_code.co_filename
-        if not filename.startswith("<") and "importlib" not in filename:
-            place = f" ({filename}:{traceback.tb_lineno})"
-        traceback = traceback.tb_next
-    return place

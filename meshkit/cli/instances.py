@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from meshkit.backoff import Backoff
 from meshkit.cli import complain
+from meshkit.cli.parent import die_with
 from meshkit.cli.run import check_ports, serve, warm_up
 from meshkit.errors import MeshError
 from meshkit.service import MeshService
@@ -26,6 +27,10 @@ from meshkit.settings import MeshSettings
 
 RESTART_CAP = 5.0
 STOP_MARGIN = 5.0
+STABLE = 30.0  # seconds after which a life counts as a good one
+POLL = 0.05
+EVER = -1
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = logging.getLogger("meshkit.instances")
 
@@ -40,22 +45,23 @@ def run_instances(service: MeshService, settings: MeshSettings) -> int:
 class Parent:
     """Forks the instances, passes signals on, and replaces those that die.
 
-    An instance that fails before it was ever up ends everything: the next would fail too.
+    When none has ever been up, one that fails ends everything: the next would fail too.
     """
 
     def __init__(self, service: MeshService, settings: MeshSettings) -> None:
         self._service = service
         self._settings = settings
         self._children: dict[int, int] = {}  # pid: place
-        # Shared with the children: a byte for each place, set once it was up.
-        self._up = mmap.mmap(-1, settings.instances)
+        self._forked_at: dict[int, float] = {}
+        # Shared with the children: a byte for each place, set once it is up, and one for any.
+        self._up = mmap.mmap(-1, settings.instances + 1)
         self._backoff = Backoff(first=0.5, cap=RESTART_CAP)
         self._signal: int | None = None
         self._code = 0
 
     def run(self) -> int:
         """Start all, watch over them, and return the exit code when all have ended."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, self._caught)
         for place in range(self._settings.instances):
             self._fork(place)
@@ -66,22 +72,28 @@ class Parent:
         return self._code
 
     def _fork(self, place: int) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        parent = os.getpid()
+        flush()
+        # Until the child has handlers of its own it must not act as the parent would.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
-            os._exit(self._child(place))
+            code = self._child(place, parent)
+            flush()
+            os._exit(code)
         self._children[pid] = place
-        if self._signal is not None:  # caught while we forked
-            os.kill(pid, signal.SIGTERM)
+        self._forked_at[place] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def _child(self, place: int) -> int:
+    def _child(self, place: int, parent: int) -> int:
         """Run one instance in the forked process; return its exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on once
+        die_with(parent)
         try:
-            serve(self._service, self._settings, lambda: self._up.__setitem__(place, 1))
+            serve(self._service, self._settings, lambda: self._is_up(place))
         except MeshError as error:
             complain(str(error))
             return error.exit_code
@@ -98,15 +110,22 @@ class Parent:
             except ChildProcessError:
                 return
 
+    def _is_up(self, place: int) -> None:
+        self._up[place] = self._up[EVER] = 1
+
     def _replace(self, place: int, code: int) -> None:
-        if not self._up[place]:
+        if not self._up[EVER]:
             log.error("instance %d could not start; stopping the others", place + 1)
             self._code = code if code > 0 else 1
             self._stop(signal.SIGTERM)
             return
+        if time.monotonic() - self._forked_at[place] > STABLE:
+            self._backoff.reset()
         pause = self._backoff.next()
         log.warning("instance %d ended (%s); a new one starts in %.1f s", place + 1, code, pause)
-        time.sleep(pause)
+        resume = time.monotonic() + pause
+        while self._signal is None and time.monotonic() < resume:
+            time.sleep(POLL)
         if self._signal is None:
             self._up[place] = 0
             self._fork(place)
@@ -129,6 +148,12 @@ class Parent:
         for pid in list(self._children):
             log.error("process %d did not stop in time and is killed", pid)
             _kill(pid, signal.SIGKILL)
+
+
+def flush() -> None:
+    """Write out what is buffered: ``os._exit`` and forks don't."""
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _kill(pid: int, number: int) -> None:

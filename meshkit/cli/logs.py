@@ -32,6 +32,7 @@ def configure(level: str, format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # where it is on, it is wanted
     quiet = logging.WARNING if level != "debug" else logging.DEBUG
     for name in NOISY:
         logging.getLogger(name).setLevel(quiet)

@@ -57,7 +57,7 @@ class Child:
         self._env = {
             **os.environ,
             "MESHKIT_RELOAD": "false",
-            "MESHKIT_RELOADED": "1",
+            "MESHKIT_RELOADED": str(os.getpid()),
             "MESHKIT_PORT": str(port),
             "MESHKIT_DRAIN_DELAY": "0",
         }

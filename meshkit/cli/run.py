@@ -56,6 +56,9 @@ def run(
     env_file: Annotated[
         Path | None, typer.Option(envvar="MESHKIT_ENV_FILE", help="File of variables [.env].")
     ] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log", help="Log every HTTP request.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
     no_register: Annotated[
@@ -64,8 +67,9 @@ def run(
 ) -> None:
     """Run a service: bind, register, serve, drain.
 
-    Every option is also a variable, MESHKIT_<OPTION>, and a key of [tool.meshkit]; PORT is
-    respected. Ctrl-C or SIGTERM stops in order, a second one at once.
+    All settings, also as variables (MESHKIT_PORT, MESHKIT_TAGS, MESHKIT_REGISTRATION, ...; PORT
+    is respected) and keys of [tool.meshkit], are in docs/running.md. Ctrl-C or SIGTERM stops in
+    order, a second one at once. --debug shows the traceback behind an error.
     """
     from meshkit.settings import load_settings
 
@@ -81,6 +85,7 @@ def run(
         instances=instances,
         reload=reload,
         env=env,
+        access_log=access_log,
         log_level=log_level,
         log_format=log_format,
         registration=False if no_register else None,
@@ -102,6 +107,10 @@ def serve(
     service: MeshService, settings: MeshSettings, on_ready: Callable[[], None] | None = None
 ) -> None:
     """Run the service in this process until it is told to stop."""
+    if reloader := os.environ.get("MESHKIT_RELOADED"):
+        from meshkit.cli.parent import die_with
+
+        die_with(int(reloader))
     warm_up(service)
     from meshkit.runtime import Runtime
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -141,15 +142,16 @@ class Mesh:
         if self._closed:
             return
         self._closed = True
-        for channel in self._channels.values():
-            await channel.close()
-        for pool in self._pools.values():
-            await pool.close()
-        if "_transport" in vars(self):
-            await self._transport.aclose()
-        for target in self._targets.values():
-            await target.aclose()
-        await self.registry.aclose()
+        async with contextlib.AsyncExitStack() as closing:  # last in, first out; all of them
+            closing.push_async_callback(self.registry.aclose)
+            for target in self._targets.values():
+                closing.push_async_callback(target.aclose)
+            if "_transport" in vars(self):
+                closing.push_async_callback(self._transport.aclose)
+            for pool in self._pools.values():
+                closing.push_async_callback(pool.close)
+            for channel in self._channels.values():
+                closing.push_async_callback(channel.close)
 
     async def __aenter__(self) -> Self:
         return self

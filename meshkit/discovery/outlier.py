@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 FIRST = 1.0
 LONGEST = 30.0
+LIMIT = 32  # times in a row that are counted; the pause has long stopped growing
 
 
 @dataclasses.dataclass(slots=True)
@@ -35,11 +36,17 @@ class Ejections:
         return bool(self._records)
 
     def eject(self, instance_id: str, *, seconds: float | None = None) -> None:
-        """Set the instance aside, for ``seconds`` or for the next pause in its row."""
+        """Set the instance aside, for ``seconds`` or for the next pause in its row.
+
+        Calls that were under way together fail together: while it is aside it counts once.
+        """
+        now = self._clock()
         record = self._records.setdefault(instance_id, Ejection())
-        record.times += 1
+        if seconds is None and record.until > now:
+            return
+        record.times = min(record.times + 1, LIMIT)
         pause = min(FIRST * 2 ** (record.times - 1), LONGEST) if seconds is None else seconds
-        record.until = self._clock() + pause
+        record.until = max(record.until, now + pause)
         self._schedule()
 
     def forgive(self, instance_id: str) -> bool:

@@ -19,6 +19,7 @@ from meshkit.registry.base import Registry
 
 RETRY_CAP = 5.0
 SAVE_DELAY = 0.5
+OLD = 60.0  # seconds after which a saved list is history, and nothing is missing from a new one
 
 log = logging.getLogger("meshkit.discovery")
 
@@ -46,6 +47,7 @@ class Subscription:
         self._listeners: list[Listener] = []
         self._recovered_at = -math.inf
         self._known = asyncio.Event()
+        self._listed: Snapshot | None = None  # by the watch, before any doubt
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
         self._closed = False
@@ -74,7 +76,7 @@ class Subscription:
         self._closed = True
         if self._save is not None:
             self._save.cancel()
-            self._write()
+        self._write()
         tasks = [task for task in (self._confirmation, self._task) if task is not None]
         for task in tasks:
             task.cancel()
@@ -100,6 +102,7 @@ class Subscription:
             log.info("%s: following %s again", self.service, self._registry.url)
             self.error = None
             self._recovered_at = time.monotonic()
+        self._listed = snapshot
         self._publish(self._believed(snapshot))
 
     def _believed(self, snapshot: Snapshot) -> Snapshot:
@@ -109,7 +112,7 @@ class Subscription:
             return snapshot
         if self._confirmation is None:
             count = len(missing(old, snapshot))
-            log.info("%s: %d instances vanished at once; confirming", self.service, count)
+            log.info("%s: confirming that %d of the listed are gone", self.service, count)
             self._confirmation = asyncio.create_task(self._confirm())
         return keep_missing(old, snapshot)
 
@@ -120,7 +123,7 @@ class Subscription:
         fills up one by one.
         """
         settle = self._registry.settle
-        if settle == 0:
+        if settle == 0 or (old.stale and old.age > OLD):
             return False
         recovering = time.monotonic() - self._recovered_at < settle
         if recovering or self._confirmation is not None:
@@ -128,14 +131,20 @@ class Subscription:
         return is_large_drop(old, new)
 
     async def _confirm(self) -> None:
-        try:
-            await asyncio.sleep(self._registry.settle)
-            snapshot = await self._registry.instances(self.service)
-        except RegistryError:
-            return  # the watch notices too, and offers a fresh list when it is back
-        finally:
-            self._confirmation = None
-        self._publish(snapshot)
+        """Read again when the doubt has lasted long enough; the watch may stay silent."""
+        pause, backoff = self._registry.settle, Backoff(cap=RETRY_CAP)
+        while True:
+            await asyncio.sleep(pause)
+            listed = self._listed
+            try:
+                snapshot = await self._registry.instances(self.service)
+                break
+            except RegistryError:
+                pause = backoff.next()
+        self._confirmation = None
+        # What the watch has found meanwhile is newer than what was read beside it.
+        newer = self._listed is not None and self._listed is not listed
+        self._publish(self._listed if newer and self._listed else snapshot)
 
     def _lost(self, error: RegistryError) -> None:
         if self.error is None:
@@ -143,7 +152,8 @@ class Subscription:
             log.warning("%s: the registry can't be followed: %s; %s", self.service, error, have)
         self.error = error
         if self.snapshot is not None and not self.snapshot.stale:
-            self._publish(dataclasses.replace(self.snapshot, stale=True))
+            # Until now the watch has confirmed it by its silence.
+            self._publish(dataclasses.replace(self.snapshot, stale=True, read_at=time.time()))
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -156,4 +166,4 @@ class Subscription:
     def _write(self) -> None:
         self._save = None
         if self._cache is not None and self.snapshot is not None and not self.snapshot.stale:
-            self._cache.save(self.snapshot)
+            self._cache.save(dataclasses.replace(self.snapshot, read_at=time.time()))

@@ -92,20 +92,17 @@ class RegistryUrl:
 def mask(url: str) -> str:
     """Return the URL with its password and secret parameters replaced by ``***``."""
     scheme, separator, rest = url.partition("://")
-    authority, slash, tail = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
+    place, question, query = rest.partition("?")
+    credentials, at, host = place.rpartition("@")
     if at:
-        user = credentials.partition(":")[0]
-        authority = f"{user}:***@{host}" if ":" in credentials else f"***@{host}"
-    path, question, query = tail.partition("?") if slash else ("", "", "")
-    if not slash:
-        authority, question, query = authority.partition("?")
+        user, colon, _ = credentials.partition(":")
+        place = f"{user}:***@{host}" if colon else f"***@{host}"
     pairs = [
         f"{name}=***" if SECRET.search(name) else pair
         for pair in query.split("&")
         for name in (pair.partition("=")[0],)
     ]
-    return f"{scheme}{separator}{authority}{slash}{path}{question}{'&'.join(pairs)}"
+    return f"{scheme}{separator}{place}{question}{'&'.join(pairs)}"
 
 
 def known_schemes() -> str:

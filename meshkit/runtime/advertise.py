@@ -19,6 +19,7 @@ class Advertised:
 
     host: str
     rule: str
+    caution: str = ""
 
 
 def advertised_host(
@@ -36,6 +37,10 @@ def advertised_host(
         ConfigError: nobody on another machine could reach the address.
     """
     chosen = _choose(bind_host, explicit, registry)
+    if registry is not None and is_loopback(chosen.host) and is_loopback(registry.host):
+        # Right on a laptop; behind the local agent of a cluster it would be wrong.
+        caution = "; only this machine can call it, --host 0.0.0.0 opens it to others"
+        return dataclasses.replace(chosen, caution=caution)
     if registry is not None and is_loopback(chosen.host) and not is_loopback(registry.host):
         raise ConfigError(
             f"{chosen.host} ({chosen.rule}) can't be reached by the users of {registry_url}: "
@@ -51,7 +56,9 @@ def _choose(bind_host: str, explicit: str | None, registry: Endpoint | None) -> 
         return Advertised(bind_host, "the address listened on")
     if registry is None:
         return Advertised("127.0.0.1", "a registry of this machine")
-    if (host := route_towards(registry)) and not is_wildcard(host):
+    # The agent of a cluster is often on loopback, and the way to it says nothing about the way
+    # from other machines.
+    if (host := route_towards(registry)) and not is_wildcard(host) and not is_loopback(host):
         return Advertised(host, f"the route to the registry at {registry}")
     if host := first_interface():
         return Advertised(host, "the first real interface")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
+import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from meshkit.client.mesh import Mesh
 from meshkit.errors import ConfigError, MeshError, StartError
 from meshkit.model import Endpoint, Instance
+from meshkit.places import place
 from meshkit.registry import Registry, open_registry
 from meshkit.runtime.advertise import Advertised, advertised_host
 from meshkit.runtime.identity import new_instance
 from meshkit.runtime.probe import probe
 from meshkit.runtime.registration import Registration
 from meshkit.runtime.signals import StopSignals
+from meshkit.server.asgi import LIVE, READY, MeshApp
 from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
 from meshkit.service import MeshService, health_checks, serves_http, servicers
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 FIRST_REGISTRATION = 3.0  # seconds to wait before saying that the registry is away
 QUIET = 0.15  # seconds without a call after which nobody is expected any more
 STRAGGLERS = 5.0  # seconds that callers who have not heard of it may keep us
+FORCE_MARGIN = 1.0  # after the shutdown limit, for a process that something still holds
 CANCEL_MARGIN = 2.0  # of the shutdown limit, for what comes after the calls in flight
 
 log = logging.getLogger("meshkit")
@@ -80,8 +83,8 @@ class Runtime:
         self._mesh: Mesh | None = None
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
-        self._hooks_ran = False
-        self._stopped = False
+        self._hooks_ran = False  # on_stop undoes what on_start has finished
+        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def mesh(self) -> Mesh:
@@ -118,6 +121,7 @@ class Runtime:
             "service": self.service.name,
             "instance": self.instance.id if self.instance else None,
             "registry": self.registry_state,
+            "loop_lag_s": round(self.registration.lag, 3) if self.registration else 0.0,
         }
 
     async def start(self) -> None:
@@ -129,7 +133,8 @@ class Runtime:
         try:
             await self._start()
         except BaseException:
-            await self._abandon()
+            # Once others may know of us it takes a whole stop, with its drain.
+            await (self._abandon() if self.registration is None else self.stop())
             raise
 
     async def _start(self) -> None:
@@ -142,6 +147,7 @@ class Runtime:
         self.instance = self._new_instance(advertised)
         self._identify(self.instance)
         await self._probe(self.instance)
+        log.info("advertising %s: %s%s", advertised.host, advertised.rule, advertised.caution)
         self.health.on_change(self._readiness_changed)
         self.health.enter(Phase.SERVING)
         self.health.start()
@@ -149,21 +155,17 @@ class Runtime:
 
     def _advertised(self, registry: Registry) -> Advertised:
         settings = self.settings
-        chosen = advertised_host(
-            settings.host, settings.advertise_host, registry.peer, registry.url
-        )
-        log.debug("advertising %s: %s", chosen.host, chosen.rule)
-        return chosen
+        return advertised_host(settings.host, settings.advertise_host, registry.peer, registry.url)
 
     def _bind(self) -> None:
         settings, service = self.settings, self.service
         if serves_http(service):
-            from meshkit.server.asgi import MeshApp  # noqa: PLC0415 - gRPC alone needs no uvicorn
-            from meshkit.server.http import HttpServer  # noqa: PLC0415
+            from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
 
             app = MeshApp(service.app, self.health, self.describe)
             sock = bind(settings.host, settings.port)
-            self._http = HttpServer(app, sock, service.app.routes)
+            self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
+            warn_of_shadows(service.app.routes)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
 
@@ -181,8 +183,8 @@ class Runtime:
         self.service.mesh = self._mesh = Mesh(registry, timeout=self.settings.call_timeout)
         if self._http is not None:
             await self._http.lifespan.begin()
-        self._hooks_ran = True
         await run_hook(self.service.on_start, "on_start", self.service)
+        self._hooks_ran = True
 
     def _new_instance(self, advertised: Advertised) -> Instance:
         endpoints = {}
@@ -229,14 +231,19 @@ class Runtime:
         await self.registration.first(FIRST_REGISTRATION)
 
     async def stop(self) -> None:
-        """Go through the stop order; returns within ``shutdown_timeout``. Twice is safe."""
-        if self._stopped:
-            return
-        self._stopped = True
+        """Go through the stop order; returns within ``shutdown_timeout``. Twice is safe.
+
+        It goes on when the caller is cancelled: half a stop would leave listeners behind.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="meshkit-stop")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         deadline = time.monotonic() + self.settings.shutdown_timeout
         self.health.enter(Phase.DRAINING)
         await self._deregister()
-        await self._drain()
+        await self._drain(deadline - CANCEL_MARGIN)
         await self._close_servers(deadline - CANCEL_MARGIN - time.monotonic())
         await self._end(deadline)
 
@@ -244,24 +251,22 @@ class Runtime:
         if self.registration is not None:
             await self.registration.stop()
 
-    async def _drain(self) -> None:
+    async def _drain(self, deadline: float) -> None:
         """Keep accepting until the slowest caller knows, and tell those who call meanwhile."""
         if self._http is not None:
             self._http.drain()
         if self._grpc is not None:
             await self._grpc.drain()
-        if self.registration is None or self._registry is None:
-            return
+        left = deadline - time.monotonic()
         if self.settings.drain_delay is not None:
-            await asyncio.sleep(self.settings.drain_delay)
-            return
-        await asyncio.sleep(self._registry.propagation)
-        await self._quiet()
+            await asyncio.sleep(min(self.settings.drain_delay, left))
+        elif self.registration is not None and self._registry is not None:
+            await asyncio.sleep(min(self._registry.propagation, left))
+            await self._quiet(min(deadline, time.monotonic() + STRAGGLERS))
 
-    async def _quiet(self) -> None:
+    async def _quiet(self, deadline: float) -> None:
         """Wait until no more calls come: on a busy machine callers learn later than they should."""
         servers = [server for server in (self._http, self._grpc) if server]
-        deadline = time.monotonic() + STRAGGLERS
         seen = -1
         while (now := sum(server.calls for server in servers)) != seen:
             if time.monotonic() > deadline:
@@ -277,16 +282,12 @@ class Runtime:
 
     async def _end(self, deadline: float) -> None:
         """Run the user's part of the stop, then close the outgoing clients, last of all."""
-        try:
-            async with asyncio.timeout(max(0.5, deadline - time.monotonic())):
-                if self._hooks_ran:
-                    await run_hook(self.service.on_stop, "on_stop", self.service)
-                if self._http is not None and self._http.started:
-                    await self._http.lifespan.end()
-        except TimeoutError:
-            log.warning("on_stop took too long and was cancelled")
-        except MeshError as error:
-            log.warning("%s", error)
+        limit = max(1.0, deadline - time.monotonic()) / 2
+        if self._hooks_ran:
+            hook = run_hook(self.service.on_stop, "on_stop", self.service)
+            await within(limit, hook, "on_stop")
+        if self._http is not None and self._http.started:
+            await within(limit, self._http.lifespan.end(), "the application's lifespan")
         await self.health.aclose()
         await self._close_clients()
 
@@ -299,9 +300,6 @@ class Runtime:
 
     async def _abandon(self) -> None:
         """Undo an unfinished start, without a drain: nobody has been told of us."""
-        self._stopped = True
-        with contextlib.suppress(Exception):
-            await self._deregister()
         await self._close_servers(0.0)
         await self._end(time.monotonic() + CANCEL_MARGIN)
 
@@ -314,7 +312,7 @@ class Runtime:
         Raises:
             MeshError: the service could not start.
         """
-        with StopSignals() as signals:
+        with StopSignals(self.settings.shutdown_timeout + FORCE_MARGIN) as signals:
             asked = asyncio.create_task(signals.wait())
             starting = asyncio.create_task(self.start())
             await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
@@ -327,8 +325,12 @@ class Runtime:
                 if on_ready is not None:
                     on_ready(self)
                 await asked
-                log.info("stopping")
+                log.info(
+                    "stopping: calls under way have %g s; a second signal ends them at once",
+                    self.settings.shutdown_timeout,
+                )
                 await self.stop()
+                log.info("stopped")
             finally:
                 asked.cancel()
 
@@ -345,13 +347,35 @@ class Runtime:
         await self.stop()
 
 
+def warn_of_shadows(routes: Iterable[Any]) -> None:
+    """Say which of the application's routes our health answers hide."""
+    for route in routes:
+        if getattr(route, "path", None) in (LIVE, READY):
+            log.warning("the application's route %s is hidden by meshkit's own", route.path)
+
+
+async def within(limit: float, ending: Awaitable[None], what: str) -> None:
+    """Await a step of the stop; one that fails or takes too long must not keep back the next."""
+    try:
+        async with asyncio.timeout(limit):
+            await ending
+    except TimeoutError:
+        log.warning("%s took longer than %.1f s to end and was cancelled", what, limit)
+    except MeshError as error:
+        log.warning("%s", error)
+
+
 async def run_hook(hook: Callable[[], Awaitable[None]], name: str, service: MeshService) -> None:
     """Run ``on_start`` or ``on_stop``. Raises StartError that says which one failed, and why."""
+    if not inspect.iscoroutinefunction(hook):
+        raise ConfigError(f"{type(service).__name__}.{name} must be `async def {name}(self)`")
     try:
         await hook()
     except MeshError:
         raise
     except Exception as error:
         log.debug("%s failed", name, exc_info=True)
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise StartError(f"{name} of {type(service).__name__} failed: {reason}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+        raise StartError(
+            f"{name} of {type(service).__name__} failed: {reason}{place(error)}"
+        ) from error

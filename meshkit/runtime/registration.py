@@ -65,6 +65,7 @@ class Registration:
         self._shown: Instance | None = None
         self._lease: Lease | None = None
         self._failing = False
+        self._attempted = False  # a write whose answer was lost may have been carried out
         self._confirmation: asyncio.Task[None] | None = None
         self._thread = threading.Thread(
             target=self._run, name=f"meshkit-registration-{instance.service}", daemon=True
@@ -155,6 +156,7 @@ class Registration:
         try:
             async with asyncio.timeout(TURN_LIMIT):
                 if self._lease is None or wanted != self._shown:
+                    self._attempted = True
                     self._lease = await registry.register(wanted)
                     self._registered(registry, wanted)
                 else:
@@ -216,7 +218,7 @@ class Registration:
         self._failing = False
 
     async def _leave(self, registry: Registry) -> None:
-        if self._shown is None and self._lease is None:
+        if not self._attempted:
             return
         self.state = "not registered"
         try:

@@ -1,35 +1,50 @@
-"""SIGTERM and SIGINT: the first asks for an orderly stop, the second ends the process at once."""
+"""SIGTERM, SIGINT and SIGHUP: the first asks for an orderly stop, the second ends at once."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
-from types import TracebackType
-from typing import Self
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+log = logging.getLogger("meshkit")
 
 
 class StopSignals:
     """Catches the signals while it is open; main thread only.
 
+    The handlers are not the event loop's: a loop that is stuck would neither hear the second
+    signal nor keep to the limit.
+
+    Args:
+        limit: seconds from the first signal after which the process is ended by force.
+
     Attributes:
         received: the first signal, None so far.
     """
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+    def __init__(self, limit: float) -> None:
+        self.received: int | None = None
+        self._limit = limit
         self._asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._overdue: threading.Timer | None = None
+        self._before: dict[int, Any] = {}
 
     async def wait(self) -> None:
         """Wait for the first signal."""
         await self._asked.wait()
 
     def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._caught, number)
+            # nohup and its like ignore the end of the terminal for us.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._caught)
         return self
 
     def __exit__(
@@ -38,12 +53,24 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _caught(self, number: signal.Signals) -> None:
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
-            os._exit(128 + number)  # 130 or 143, as shells show a process ended by a signal
+            end(number)
         self.received = number
-        self._asked.set()
+        # A daemon: it goes on when all else has ended and something still holds the process.
+        self._overdue = threading.Timer(self._limit, self._force, (number,))
+        self._overdue.daemon = True
+        self._overdue.start()
+        self._loop.call_soon_threadsafe(self._asked.set)
+
+    def _force(self, number: int) -> None:
+        log.error("not ended %g s after the signal: ending now", self._limit)
+        end(number)
+
+
+def end(number: int) -> None:
+    """End the process at once, with the code that shells show for one ended by a signal."""
+    os._exit(128 + number)

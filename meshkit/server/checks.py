@@ -55,7 +55,10 @@ class CheckRunner:
                 answer = await self._answer()
             if answer is False:
                 error = "returned False"
-        except Exception as problem:  # noqa: BLE001 - whatever it raises is what it reports
+        except (Exception, asyncio.CancelledError) as problem:
+            task = asyncio.current_task()
+            if isinstance(problem, asyncio.CancelledError) and task and task.cancelling():
+                raise  # it is us who are to end, not something that the check awaits
             error = f"{type(problem).__name__}: {problem}".rstrip(": ")
             if limit.expired():
                 error = f"no answer within {self._limit:g} s"

@@ -13,6 +13,7 @@ from meshkit import identity
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its type stubs only
+HEALTH = "/grpc.health."
 Metadata = tuple[tuple[str, Any], ...]
 
 
@@ -42,6 +43,8 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """See grpc.aio.ServerInterceptor."""
         self.calls += 1
+        if not self.instance_id and not handler_call_details.method.startswith(HEALTH):
+            return self._refusal  # not before on_start has run
         for key, value in handler_call_details.invocation_metadata:
             if key == identity.TARGET and value != self.instance_id:
                 return self._refusal
@@ -57,6 +60,8 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
     async def _refuse(self, _requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         metadata = (*self.metadata, (identity.MISDIRECTED, "1"))
         message = f"this is {self.instance_id}, another instance was meant"
+        if not self.instance_id:
+            message = "starting"
         await context.abort(grpc.StatusCode.UNAVAILABLE, message, metadata)
 
     async def _not_implemented(

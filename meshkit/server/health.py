@@ -36,7 +36,6 @@ class Health:
     def __init__(self, checks: Sequence[Check], *, timeout: float, interval: float) -> None:
         self.phase = Phase.STARTING
         self.results: tuple[CheckResult, ...] = ()
-        self.lag = 0.0  # seconds the event loop was last seen stuck, set by the heartbeat
         self._checks = tuple(CheckRunner(check, timeout) for check in checks)
         self._interval = interval
         self._checked_at = -FRESH

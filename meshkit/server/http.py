@@ -69,14 +69,21 @@ class DeferredLifespan(LifespanOn):
 class HttpServer(uvicorn.Server):
     """One bound socket, served in steps: start, identify, drain, stop."""
 
-    def __init__(self, app: MeshApp, sock: socket.socket, routes: Iterable[object]) -> None:
+    def __init__(
+        self,
+        app: MeshApp,
+        sock: socket.socket,
+        routes: Iterable[object],
+        *,
+        access_log: bool = False,
+    ) -> None:
         config = uvicorn.Config(
             cast("Any", app),
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
             log_config=None,
-            access_log=False,
+            access_log=access_log,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
         )

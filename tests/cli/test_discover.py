@@ -137,7 +137,8 @@ def test_none_says_how_to_name_one(folder: Path) -> None:
         ("service:Shopp", "service has no 'Shopp'; did you mean service:Shop?"),
         ("service:zzz", "service has no 'zzz'"),
         ("service:answer", "service:answer is not a MeshService; a FastAPI application becomes"),
-        ("service.py", "'service.py': name a module, as in `meshkit run users.service:Users`"),
+        ("service.py", "'service.py': name a module, as in `meshkit run service`"),
+        ("shop/service.py", "'shop/service.py': name a module, as in `meshkit run shop.service`"),
         ("./service:Shop", "'./service:Shop': name a module"),
         (":Shop", "':Shop': name a module"),
         ("service:", "'service:': name a module"),
@@ -176,3 +177,8 @@ def test_a_module_that_fails_says_where(folder: Path, content: str, message: str
 def test_a_mistake_in_a_declaration_is_told_as_it_is(folder: Path) -> None:
     write(folder, service=shop(service="Bad_Name"))
     assert complaint().startswith("Shop: invalid service name 'Bad_Name'")
+
+
+def test_a_forgotten_name_is_the_reason_that_is_given(folder: Path) -> None:
+    write(folder, forgetful="from meshkit import MeshService\nclass Shop(MeshService): ...\n")
+    assert complaint("forgetful") == 'forgetful:Shop has no name: set `name = "..."` in its class'

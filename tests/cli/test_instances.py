@@ -85,7 +85,7 @@ def test_a_start_that_fails_ends_all_with_its_code(tmp_path: Path) -> None:
     write(tmp_path, on_start="raise OSError('no database')")
     with running("run", "--instances", "2", folder=tmp_path) as command:
         assert command.process.wait(30) == 3
-        assert "meshkit: error: on_start of Hello failed: OSError: no database\n" in command.err
+        assert "meshkit: error: on_start of Hello failed: OSError: no database (" in command.err
         assert "could not start; stopping the others" in command.err
         assert "Traceback" not in command.err
         assert command.out == ""

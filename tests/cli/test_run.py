@@ -136,7 +136,7 @@ def test_on_a_terminal_it_says_so_for_people_and_ctrl_c_stops_it(tmp_path: Path)
     assert "Registry  local://  (registered)" in lines
     assert "Tags      v1, blue" in lines
     assert not [line for line in lines if line.startswith(("gRPC", "Reload", "{"))]
-    assert [line for line in lines if line.endswith("info    meshkit  stopping")]
+    assert [line for line in lines if line.endswith("a second signal ends them at once")]
     assert "\033" not in shown
 
 
@@ -214,7 +214,8 @@ def test_a_signal_while_it_starts_ends_it_in_order(tmp_path: Path) -> None:
         assert command.stop(signal.SIGTERM) == 0
         assert command.out == ""
         assert "Traceback" not in command.err
-    assert (tmp_path / "stopping").exists()
+    # on_stop undoes what on_start has finished, as the two halves of a lifespan.
+    assert not (tmp_path / "stopping").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -23,7 +23,6 @@ NEAR = Endpoint("127.0.0.1", 8500)
         ("127.0.0.1", None, None, "127.0.0.1", "the address listened on"),
         ("127.0.0.1", None, NEAR, "127.0.0.1", "the address listened on"),
         ("0.0.0.0", None, None, "127.0.0.1", "a registry of this machine"),
-        ("0.0.0.0", None, NEAR, "127.0.0.1", "the route to the registry at 127.0.0.1:8500"),
     ],
 )
 def test_rules_in_order(
@@ -31,6 +30,13 @@ def test_rules_in_order(
 ) -> None:
     chosen = advertised_host(bound, explicit, registry, "consul://registry")
     assert (chosen.host, chosen.rule) == (host, rule)
+
+
+def test_the_route_to_an_agent_on_loopback_is_no_address_for_others() -> None:
+    chosen = advertised_host("0.0.0.0", None, NEAR, "consul://127.0.0.1:8500")
+    assert chosen.host == (first_interface() or "127.0.0.1")
+    laptop = advertised_host("127.0.0.1", None, NEAR, "consul://127.0.0.1:8500")
+    assert "only this machine can call it" in laptop.caution
 
 
 def test_loopback_is_refused_for_a_remote_registry() -> None:

@@ -158,7 +158,9 @@ async def test_a_failing_on_start_undoes_the_start() -> None:
             raise OSError("no database")
 
     runtime = Runtime(Failing(), registry=REGISTRY)
-    with pytest.raises(StartError, match=r"^on_start of Failing failed: OSError: no database$"):
+    with pytest.raises(
+        StartError, match=r"^on_start of Failing failed: OSError: no data.*\(.*:\d+\)$"
+    ):
         await runtime.start()
     assert runtime._http
     with pytest.raises(OSError):
@@ -238,7 +240,7 @@ async def test_a_failing_lifespan_is_one_line() -> None:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if app is not None:
+        if app.version:
             raise RuntimeError("no cache")
         yield
 
@@ -273,6 +275,36 @@ async def test_clients_are_there_from_on_start_to_on_stop_and_not_outside() -> N
     assert Caller.answered == [200, 200]
     with pytest.raises(ConfigError, match="is not running"):
         _ = caller.witness
+
+
+async def test_an_outgoing_call_that_fails_is_not_our_own_failure() -> None:
+    class Gateway(MeshService):
+        name = "gateway"
+        nobody = http_client("nobody")
+        witness = http_client("witness", timeout=0.2)
+
+        @get("/absent")
+        async def absent(self) -> None:
+            await self.nobody.get("/x")
+
+        @get("/late")
+        async def late(self) -> None:
+            await self.witness.get("/slow")
+
+        @get("/bad")
+        async def bad(self) -> None:
+            (await self.witness.get("/nothing-there")).raise_for_status()
+
+    witness = Witness()
+    witness.runtime = Runtime(witness, registry=REGISTRY)
+    async with witness.runtime, Runtime(Gateway(), registry=REGISTRY) as gateway:
+        status, headers, body = await aget(f"{gateway.http_url}/absent")
+        assert (status, body) == (503, {"detail": "nobody is not available"})
+        assert headers["retry-after"] == "1"
+        status, _, body = await aget(f"{gateway.http_url}/late")
+        assert (status, body) == (504, {"detail": "witness did not answer in time"})
+        status, _, body = await aget(f"{gateway.http_url}/bad")
+        assert (status, body) == (502, {"detail": "the call to witness failed"})
 
 
 async def test_a_service_without_a_name_is_refused() -> None:

@@ -209,12 +209,13 @@ async def test_a_draining_instance_says_so_also_on_calls_already_under_way(
         assert (code, trailing) == (grpc.StatusCode.OK, draining)
 
 
-async def test_before_it_is_identified_it_has_no_name() -> None:
+async def test_before_it_is_identified_it_refuses_every_call() -> None:
     unnamed = GrpcServer("127.0.0.1", 0)
     unnamed.add(AsyncEcho(), [echo_pb2_grpc.add_EchoServicer_to_server], reflection=False)
     await unnamed.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{unnamed.port}") as channel:
-        assert await call(channel, "unary", "hello") == (grpc.StatusCode.OK, {}, ["hello"])
+        code, trailing, _ = await call(channel, "unary", "hello")
+        assert (code, trailing) == (grpc.StatusCode.UNAVAILABLE, {identity.MISDIRECTED: "1"})
         meant = [(identity.TARGET, "echo-0")]
         code, _, _ = await call(channel, "unary", "hello", metadata=meant)
         assert code is grpc.StatusCode.UNAVAILABLE

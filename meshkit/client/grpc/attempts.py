@@ -14,10 +14,10 @@ import grpc.aio
 
 from meshkit import identity
 from meshkit.backoff import Backoff
-from meshkit.client.grpc.errors import RpcFailure, RpcNoInstances, RpcTimeout
+from meshkit.client.grpc.errors import Cancelled, RpcFailure, RpcNoInstances, RpcTimeout
 from meshkit.client.grpc.method import Method
 from meshkit.client.grpc.pool import Link
-from meshkit.client.grpc.verdict import CANCELLED_HERE, Next, Verdict, assess
+from meshkit.client.grpc.verdict import Next, Verdict, assess
 from meshkit.discovery.balancer import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
@@ -108,7 +108,7 @@ class Attempts:
             return bool(self._attempt.inner.cancel())
         if self._search is not None:
             self._search.cancel()
-        self._end(_cancelled())
+        self._end(Cancelled())
         return True
 
     async def over(self) -> None:
@@ -306,7 +306,7 @@ class Attempts:
         """Raise the call's own error, or else this one."""
         error = self._error or error
         assert error is not None
-        if isinstance(error, grpc.aio.AioRpcError) and error.details() == CANCELLED_HERE:
+        if isinstance(error, Cancelled):
             raise asyncio.CancelledError
         raise error from error.__cause__
 
@@ -321,8 +321,3 @@ class Attempts:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _cancelled() -> grpc.aio.AioRpcError:
-    metadata = grpc.aio.Metadata()
-    return grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, metadata, metadata, CANCELLED_HERE)

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from meshkit.client.grpc.attempts import Attempt, Attempts
-from meshkit.client.grpc.errors import RpcFailure
+from meshkit.client.grpc.errors import Cancelled, RpcFailure
 
 
 class MeshCall(Attempts, grpc.aio.Call):
@@ -21,7 +21,7 @@ class MeshCall(Attempts, grpc.aio.Call):
         if not self._over:
             return False
         if self._error is not None:
-            return _code(self._error) is grpc.StatusCode.CANCELLED
+            return isinstance(self._error, Cancelled)
         return self._attempt is not None and bool(self._attempt.inner.cancelled())
 
     def done(self) -> bool:
@@ -208,7 +208,3 @@ def _itself(inner: Any) -> Any:
 
 def _read(inner: Any) -> Any:
     return inner.read()
-
-
-def _code(error: Exception) -> grpc.StatusCode | None:
-    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None

@@ -20,6 +20,9 @@ from meshkit.errors import (
     WrongInstance,
 )
 
+# The details that grpc.aio gives a call which its own caller has cancelled.
+CANCELLED_HERE = "Locally cancelled by application!"
+
 
 class RpcFailure(CallError, grpc.aio.AioRpcError):
     """A call that no instance answered. ``details()`` is the message, one line."""
@@ -62,3 +65,11 @@ class RpcTimeout(CallTimeout, RpcFailure):
     """No answer within the call's time."""
 
     status = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Cancelled(grpc.aio.AioRpcError):
+    """The status of a call that its caller cancelled before it was sent to anybody."""
+
+    def __init__(self) -> None:
+        metadata = grpc.aio.Metadata()
+        super().__init__(grpc.StatusCode.CANCELLED, metadata, metadata, CANCELLED_HERE)

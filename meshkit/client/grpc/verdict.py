@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import grpc
@@ -16,6 +16,7 @@ import grpc.aio
 
 from meshkit import identity
 from meshkit.client.grpc.errors import (
+    CANCELLED_HERE,
     RpcConnectError,
     RpcConnectionLost,
     RpcFailure,
@@ -31,9 +32,6 @@ OK = grpc.StatusCode.OK  # looking up members of an enum is slow before Python 3
 
 # How gRPC's core begins the details of a call for which no connection could be made.
 NEVER_LEFT = ("failed to connect to all addresses", "errors resolving ")
-
-# The details that grpc.aio gives a call which its own caller has cancelled.
-CANCELLED_HERE = "Locally cancelled by application!"
 
 # Statuses that speak against the instance rather than against the request.
 FAULTS = frozenset(
@@ -68,7 +66,7 @@ class Ending:
 
     code: grpc.StatusCode
     details: str
-    trailing: Mapping[str, str | bytes]
+    trailing: grpc.aio.Metadata
     connected: bool
 
 
@@ -99,74 +97,70 @@ def assess(instance: Instance, call: grpc.aio.Call, channel: grpc.aio.Channel) -
     """Decide what the end of a call means, which is done and was made on this channel."""
     code = finished(call.code())
     trailing = finished(call.trailing_metadata())
-    if (
-        code is OK
-        and trailing.get(identity.INSTANCE) == instance.id
-        and identity.DRAINING not in trailing.keys()  # noqa: SIM118 - it iterates over pairs
-    ):
+    names = trailing.get_all(identity.INSTANCE)
+    if code is OK and names == [instance.id] and not trailing.get_all(identity.DRAINING):
         return GOOD  # nearly all calls, at the least cost
     connected = channel.get_state() is grpc.ChannelConnectivity.READY
-    # dict() alone would take it for a mapping, and look up key after key.
-    return judge(instance, Ending(code, finished(call.details()), dict(iter(trailing)), connected))
+    return judge(instance, Ending(code, finished(call.details()), trailing, connected))
 
 
 def judge(instance: Instance, ending: Ending) -> Verdict:
     """Decide what an attempt's ending means."""
-    if identity.proves_identity(instance.metadata):
-        stranger = _judge_name(instance, ending)
+    # Several names: a gateway may pass on what it got, with all marks of whom it called.
+    names = ending.trailing.get_all(identity.INSTANCE)
+    if identity.proves_identity(instance.metadata) and instance.id not in names:
+        stranger = _judge_stranger(ending, str(names[0]) if names else None)
         if stranger is not None:
             return stranger
-    if ending.code is grpc.StatusCode.CANCELLED and ending.details == CANCELLED_HERE:
-        return GIVEN_UP
-    if identity.INSTANCE not in ending.trailing:
-        if ending.code is grpc.StatusCode.CANCELLED:
-            # A server that ends cancels the calls which it has received and not begun.
-            reason = "cancelled the call, as a server does that ends"
-            return Verdict(Outcome.FAILED, Next.IF_IDEMPOTENT, RpcConnectionLost, reason)
-        if ending.code is grpc.StatusCode.UNAVAILABLE and not ending.connected:
-            return _judge_connection(ending.details)
-        if ending.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Verdict(Outcome.FAILED, error=RpcTimeout, reason="did not finish")
-    outcome = _judge_answer(ending)
+    if not names:
+        unanswered = _judge_unanswered(instance, ending)
+        if unanswered is not None:
+            return unanswered
+    leaving = instance.id in ending.trailing.get_all(identity.DRAINING)
+    verdict = LEAVING if leaving else FAULTY if ending.code in FAULTS else GOOD
     if ending.code is grpc.StatusCode.UNAVAILABLE:
         reason = f"is unavailable ({one_line(ending.details)})"
-        return Verdict(outcome.outcome, Next.IF_IDEMPOTENT, reason=reason)
-    return outcome
+        return dataclasses.replace(verdict, next=Next.IF_IDEMPOTENT, reason=reason)
+    return verdict
 
 
-def _judge_name(instance: Instance, ending: Ending) -> Verdict | None:
-    """Return the verdict when somebody else than ``instance`` answered."""
-    named = ending.trailing.get(identity.INSTANCE)
-    if identity.MISDIRECTED in ending.trailing:
+def _judge_stranger(ending: Ending, name: str | None) -> Verdict | None:
+    """Return the verdict when the answer is somebody else's."""
+    if ending.trailing.get_all(identity.MISDIRECTED):
         following = Next.ELSEWHERE  # whoever it was, it refused to handle the call
-    elif named is not None:
-        if named == instance.id:
-            return None
+    elif name is not None:
         following = Next.IF_IDEMPOTENT
     elif ending.code is grpc.StatusCode.UNIMPLEMENTED:
         following = Next.ELSEWHERE  # a server that is none of ours, and has no such method
     else:
         return None  # gRPC's own statuses name nobody
-    name = "somebody who gives no name" if named is None else str(named)
-    reason = f"was answered for by {name}"
+    reason = f"was answered for by {name or 'somebody who gives no name'}"
     return Verdict(Outcome.WRONG, following, RpcWrongInstance, reason)
 
 
-def _judge_connection(details: str) -> Verdict:
+def _judge_unanswered(instance: Instance, ending: Ending) -> Verdict | None:
+    """Return the verdict when gRPC itself made up the status."""
+    if ending.code is grpc.StatusCode.CANCELLED:
+        if ending.details == CANCELLED_HERE:
+            return GIVEN_UP
+        # A server that ends cancels the calls which it has received and not begun.
+        reason = "cancelled the call, as a server does that ends"
+        return Verdict(Outcome.FAILED, Next.IF_IDEMPOTENT, RpcConnectionLost, reason)
+    if ending.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Verdict(Outcome.FAILED, error=RpcTimeout, reason="did not finish")
+    if ending.code is not grpc.StatusCode.UNAVAILABLE:
+        return None
     # A handler may pass on an UNAVAILABLE that it got itself, words and all: only the words
     # together with a connection that is not there prove that nothing was sent.
-    if details.startswith(NEVER_LEFT):
-        cause = one_line(details).rpartition(": ")[2].rstrip("]")
+    if not ending.connected and ending.details.startswith(NEVER_LEFT):
+        cause = one_line(ending.details).rpartition(": ")[2].rstrip("]")
         reason = f"can't be reached ({cause})"
         return Verdict(Outcome.REFUSED, Next.ELSEWHERE, RpcConnectError, reason)
-    reason = f"lost the connection ({one_line(details)})"
-    return Verdict(Outcome.FAILED, Next.IF_IDEMPOTENT, RpcConnectionLost, reason)
-
-
-def _judge_answer(ending: Ending) -> Verdict:
-    if identity.DRAINING in ending.trailing:
-        return LEAVING
-    return FAULTY if ending.code in FAULTS else GOOD
+    # One of ours would have named itself. The channel tells of a lost connection a little late.
+    if not ending.connected or identity.proves_identity(instance.metadata):
+        reason = f"lost the connection ({one_line(ending.details)})"
+        return Verdict(Outcome.FAILED, Next.IF_IDEMPOTENT, RpcConnectionLost, reason)
+    return None
 
 
 def one_line(text: str) -> str:

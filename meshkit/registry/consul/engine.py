@@ -186,5 +186,8 @@ def open_consul(url: RegistryUrl) -> ConsulRegistry:
         RegistryUrlError: the URL, one of Consul's variables, or a file they name is not usable.
     """
     options = read_options(url, os.environ)
-    shown = url.text if url.host else f"{options.scheme}://{options.endpoint}"
+    place, question, query = url.text.partition("?")
+    if not url.host:
+        place = f"{options.scheme}://{options.endpoint}"
+    shown = f"{place}{question}{query}"
     return ConsulRegistry(shown, options)

@@ -35,6 +35,8 @@ def from_exchange(error: Exception, endpoint: Endpoint, *, lasted: float) -> Reg
 
 def from_status(status: int, body: str, endpoint: Endpoint, *, request: str) -> RegistryError:
     """Translate an answer that is no success; ``request`` is its method and path."""
+    if body.lstrip().startswith("<"):  # a web page
+        return not_consul(endpoint, request=request)
     reason = " ".join(body.split()) or "no reason given"
     if len(reason) > REASON_HEAD + REASON_TAIL:
         reason = f"{reason[:REASON_HEAD]} ... {reason[-REASON_TAIL:]}"
