@@ -1,5 +1,7 @@
 """Real gRPC servers, here and in processes of their own, and channels to them."""
 
+# ruff: noqa: N802 - the proto names the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -26,7 +28,7 @@ from meshkit.discovery.target import Target
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
 from meshkit.server.grpc import GrpcServer
-from tests.client.http_servers import InOrder
+from tests.client.http_servers import Handler, InOrder, raw_server
 from tests.protos import echo_pb2_grpc
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
@@ -40,6 +42,7 @@ class Echo(echo_pb2_grpc.EchoServicer):
     def __init__(self, name: str) -> None:
         self.name = name
         self.texts: list[str] = []
+        self.peers: set[str] = set()
         self.metadata: list[list[tuple[str, str | bytes]]] = []
         self.time_remaining: list[float] = []
         self.cancelled = 0
@@ -56,7 +59,7 @@ class Echo(echo_pb2_grpc.EchoServicer):
     async def Repeat(self, request: EchoRequest, context: Any) -> AsyncIterator[EchoReply]:
         reply = await self._reply(request, context)
         for number in range(request.count or 1):
-            if request.text.startswith("break") and number == 1:
+            if request.text == "break" and number == 1:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken off")
             yield reply
 
@@ -72,11 +75,14 @@ class Echo(echo_pb2_grpc.EchoServicer):
 
     async def _reply(self, request: EchoRequest, context: Any) -> EchoReply:
         self.texts.append(request.text)
+        self.peers.add(context.peer())
         self.metadata.append(list(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
         verb, _, argument = request.text.partition(" ")
         if verb == "die":
             os._exit(1)
+        elif verb == "greet":
+            await context.send_initial_metadata((("x-greeting", self.name),))
         elif verb == "sleep":
             try:
                 await asyncio.sleep(float(argument))
@@ -154,9 +160,11 @@ class ServerProcess:
         self._process.send_signal(number)
 
     def end(self) -> None:
-        """Kill it, also when it was stopped."""
+        """Kill it, also when it was stopped. Doing it twice is safe."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 @contextlib.contextmanager
@@ -168,6 +176,38 @@ def server_processes(*names: str) -> Iterator[list[ServerProcess]]:
             running.append(ServerProcess(name))
             stack.callback(running[-1].end)
         yield running
+
+
+@contextlib.asynccontextmanager
+async def bad_server(handler: Handler) -> AsyncIterator[Endpoint]:
+    """Run a server that speaks no gRPC."""
+    async with raw_server(handler) as endpoint:
+        yield endpoint
+        # gRPC connects again by itself: what it began last must have come to the handler.
+        await asyncio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def relay(to: Endpoint) -> AsyncIterator[tuple[Endpoint, list[int]]]:
+    """Give an address that passes connections on, and the sizes of what callers send there."""
+    sent: list[int] = []
+
+    async def copy(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sizes: list[int]
+    ) -> None:
+        try:
+            while data := await reader.read(65536):
+                sizes.append(len(data))
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, onward = await asyncio.open_connection(to.host, to.port)
+        await asyncio.gather(copy(reader, onward, sent), copy(back, writer, []))
+
+    async with bad_server(serve) as endpoint:
+        yield endpoint, sent
 
 
 @dataclasses.dataclass
