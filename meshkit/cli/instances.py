@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from meshkit.backoff import Backoff
 from meshkit.cli import complain
 from meshkit.cli.parent import die_with
-from meshkit.cli.run import check_ports, serve, warm_up
-from meshkit.errors import MeshError
+from meshkit.cli.serve import serve, warm_up
+from meshkit.errors import ConfigError, MeshError
 from meshkit.service import MeshService
 from meshkit.settings import MeshSettings
 
@@ -40,6 +40,16 @@ def run_instances(service: MeshService, settings: MeshSettings) -> int:
     check_ports(settings)
     warm_up(service)
     return Parent(service, settings).run()
+
+
+def check_ports(settings: MeshSettings) -> None:
+    """Refuse one fixed port for several processes. Raises ConfigError."""
+    for flag, port in (("--port", settings.port), ("--grpc-port", settings.grpc_port)):
+        if port:
+            raise ConfigError(
+                f"{flag} {port} can't be shared by {settings.instances} instances: "
+                f"leave it out, and each takes a free port and registers it"
+            )
 
 
 class Parent:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from meshkit.client.mesh import Mesh
-from meshkit.errors import ConfigError, MeshError, StartError
+from meshkit.errors import ConfigError, StartError
 from meshkit.model import Endpoint, Instance
-from meshkit.places import place
 from meshkit.registry import Registry, open_registry
 from meshkit.runtime.advertise import Advertised, advertised_host
+from meshkit.runtime.hooks import run_hook, within
 from meshkit.runtime.identity import new_instance
 from meshkit.runtime.probe import probe
 from meshkit.runtime.registration import Registration
@@ -352,30 +351,3 @@ def warn_of_shadows(routes: Iterable[Any]) -> None:
     for route in routes:
         if getattr(route, "path", None) in (LIVE, READY):
             log.warning("the application's route %s is hidden by meshkit's own", route.path)
-
-
-async def within(limit: float, ending: Awaitable[None], what: str) -> None:
-    """Await a step of the stop; one that fails or takes too long must not keep back the next."""
-    try:
-        async with asyncio.timeout(limit):
-            await ending
-    except TimeoutError:
-        log.warning("%s took longer than %.1f s to end and was cancelled", what, limit)
-    except MeshError as error:
-        log.warning("%s", error)
-
-
-async def run_hook(hook: Callable[[], Awaitable[None]], name: str, service: MeshService) -> None:
-    """Run ``on_start`` or ``on_stop``. Raises StartError that says which one failed, and why."""
-    if not inspect.iscoroutinefunction(hook):
-        raise ConfigError(f"{type(service).__name__}.{name} must be `async def {name}(self)`")
-    try:
-        await hook()
-    except MeshError:
-        raise
-    except Exception as error:
-        log.debug("%s failed", name, exc_info=True)
-        reason = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
-        raise StartError(
-            f"{name} of {type(service).__name__} failed: {reason}{place(error)}"
-        ) from error
