@@ -92,6 +92,8 @@ class RegistryUrl:
 def mask(url: str) -> str:
     """Return the URL with its password and secret parameters replaced by ``***``."""
     scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
     place, question, query = rest.partition("?")
     credentials, at, host = place.rpartition("@")
     if at:

@@ -89,3 +89,17 @@ def test_who_left_takes_its_record_along(ejections: Ejections, clock: Clock) -> 
     assert ejections.aside() == {"b"}
     ejections.eject("a")
     assert ejections.next_return == clock.now + FIRST
+
+
+def test_calls_under_way_together_count_once(ejections: Ejections, clock: Clock) -> None:
+    for _ in range(50):
+        ejections.eject("a")
+    assert ejections.next_return == clock.now + FIRST
+
+
+def test_the_pause_stays_bounded_however_often_it_fails(ejections: Ejections, clock: Clock) -> None:
+    for _ in range(2000):
+        ejections.eject("a")
+        clock.now = ejections.next_return
+    ejections.eject("a")
+    assert ejections.next_return == clock.now + 30

@@ -351,3 +351,36 @@ async def test_closing_ends_also_when_the_engine_fails_at_closing(
     async with following(Clinging(request.node.name)) as subscription:
         await subscription.known()
         await asyncio.wait_for(subscription.aclose(), 10)
+
+
+async def test_an_old_list_on_disk_is_replaced_and_not_merged(
+    registry: Commanded, cache: SnapshotCache
+) -> None:
+    gone = Snapshot(
+        service=SERVICE, instances=(instance(8), instance(9)), read_at=time.time() - 7 * 86400
+    )
+    cache.save(gone)
+    registry.settle = 60.0  # type: ignore[misc]
+    await registry.put(instance(1))
+    async with following(registry, cache) as subscription:
+        await until(subscription, 1)
+
+
+async def test_a_confirmation_is_tried_until_it_is_answered(registry: Commanded) -> None:
+    registry.settle = 0.1  # type: ignore[misc]
+    await registry.put(*map(instance, (1, 2, 3)))
+    async with following(registry) as subscription:
+        await until(subscription, 1, 2, 3)
+        answer, refusals = registry.instances, 2
+
+        async def refuse(service: str) -> Snapshot:
+            nonlocal refusals
+            if refusals:
+                refusals -= 1
+                raise away()  # the watch goes on: only this read is refused
+            return await answer(service)
+
+        registry.instances = refuse  # type: ignore[method-assign]
+        registry.inner._store.clear()
+        await until(subscription)
+        assert refusals == 0

@@ -322,3 +322,59 @@ async def test_not_registering_is_a_choice() -> None:
     async with runtime:
         assert registered() == []
         assert (await aget(f"{runtime.http_url}/hello"))[0] == 200
+
+
+async def test_an_unregistered_service_drains_as_long_as_it_is_told_to() -> None:
+    witness = Witness()
+    witness.runtime = runtime = Runtime(
+        witness, registry=REGISTRY, registration=False, drain_delay=0.6
+    )
+    await runtime.start()
+    stopping = asyncio.create_task(runtime.stop())
+    await asyncio.sleep(0.3)
+    assert (await aget(f"{runtime.http_url}/hello"))[0] == 200
+    await stopping
+
+
+async def test_a_stop_that_is_cancelled_goes_on() -> None:
+    witness = Witness()
+    witness.runtime = runtime = Runtime(witness, registry=REGISTRY, drain_delay=0.3)
+    await runtime.start()
+    url = runtime.http_url
+    stopping = asyncio.create_task(runtime.stop())
+    await asyncio.sleep(0.1)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    await runtime.stop()
+    with pytest.raises(OSError):
+        await aget(f"{url}/hello")
+
+
+async def test_a_failing_on_stop_does_not_keep_the_lifespan_from_ending() -> None:
+    from collections.abc import AsyncIterator
+    from contextlib import asynccontextmanager
+
+    from fastapi import FastAPI
+
+    ended = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        ended.append("lifespan")
+
+    class Careless(MeshService):
+        name = "careless"
+
+        def __init__(self) -> None:
+            self.app.router.lifespan_context = lifespan
+
+        @get("/x")
+        async def x(self) -> None: ...
+
+        async def on_stop(self) -> None:
+            raise RuntimeError("already gone")
+
+    async with Runtime(Careless(), registry=REGISTRY):
+        pass
+    assert ended == ["lifespan"]

@@ -190,3 +190,45 @@ async def test_a_process_forked_by_a_handler_does_not_keep_the_instance_alive(
             os.kill(child, 0)
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+async def test_a_stuck_event_loop_hears_the_second_signal(services: Processes) -> None:
+    service = services.start("echo:Echo").ready()
+    async with Mesh("local://") as mesh:
+        blocked = asyncio.create_task(mesh.http("echo").get("/block", params={"seconds": 60}))
+        await asyncio.sleep(0.5)
+        service.send(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert service.code is None
+        service.send(signal.SIGTERM)
+        assert await asyncio.to_thread(service.wait, 10) == 128 + signal.SIGTERM
+        await asyncio.gather(blocked, return_exceptions=True)
+
+
+async def test_a_stuck_process_ends_at_the_shutdown_limit(services: Processes) -> None:
+    service = services.start("echo:Echo", env={"MESHKIT_SHUTDOWN_TIMEOUT": "2"}).ready()
+    async with Mesh("local://") as mesh:
+        blocked = asyncio.create_task(mesh.http("echo").get("/block", params={"seconds": 60}))
+        await asyncio.sleep(0.5)
+        service.send(signal.SIGTERM)
+        assert await asyncio.to_thread(service.wait, 20) == 128 + signal.SIGTERM
+        assert "not ended 3 s after the signal" in service.output
+        await asyncio.gather(blocked, return_exceptions=True)
+
+
+async def test_forked_instances_end_with_their_parent(services: Processes) -> None:
+    parent = services.start("echo:Echo", "--instances", "2")
+    eventually(lambda: len(parent.all_facts) == 2, within=30)
+    pids = [facts["pid"] for facts in parent.all_facts]
+    parent.send(signal.SIGKILL)
+    eventually(lambda: not any(alive(pid) for pid in pids))
+    async with Mesh("local://") as mesh:
+        assert (await snapshot(mesh)).instances == ()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

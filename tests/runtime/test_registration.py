@@ -235,3 +235,19 @@ async def test_a_registration_that_nobody_sees_is_warned_of(
 
         await aeventually(warned)
     await registration.stop()
+
+
+async def test_a_write_whose_answer_was_lost_is_undone(moody: Moody, content: Store) -> None:
+    original = moody.register
+
+    async def register(instance: Instance) -> Lease:
+        await original(instance)
+        raise RegistryUnavailable("the answer was lost")
+
+    moody.register = register  # type: ignore[method-assign]
+    registration = Registration(lambda: moody, INSTANCE, lag_limit=5)
+    registration.start()
+    assert not await registration.first(0.5)
+    assert list(content.instances) == [INSTANCE.id]
+    await registration.stop()
+    assert not content.instances

@@ -285,3 +285,15 @@ async def test_without_checks_nothing_runs() -> None:
     assert one.failures == ""
     assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"meshkit-health"})
     await one.aclose()
+
+
+async def test_a_check_that_awaits_something_cancelled_has_failed_and_is_run_again() -> None:
+    async def check() -> None:
+        gone = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        await gone
+
+    runner = CheckRunner(Check("pool", None, check), 1.0)
+    for _ in range(2):
+        result = await runner.run()
+        assert result.error == "CancelledError"

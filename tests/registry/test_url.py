@@ -1,0 +1,53 @@
+"""What a registry URL says, and that its secrets are shown nowhere."""
+
+import pytest
+
+from meshkit import RegistryUrlError
+from meshkit.registry import RegistryUrl, open_registry
+from meshkit.registry.url import mask
+from meshkit.settings import MeshSettings
+
+SECRET = "S3CR/ET"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"consul://c:8500?token={SECRET}",
+        f"consul://c:8500/?token={SECRET}&dc=eu",
+        f"consul+tls://c:8501?ca=/etc/ca.pem&token={SECRET}",
+        f"consul+tls://c:8501?token={SECRET}&ca=/etc/ca.pem",
+        f"consul://c?toke={SECRET}",
+        f"etcd://root:{SECRET}@a,b,c/x?password={SECRET}",
+        f"nonsense?token={SECRET}",
+    ],
+)
+def test_secrets_are_masked_wherever_they_stand(url: str) -> None:
+    assert "S3CR" not in mask(url)
+    assert "ET" not in mask(url)
+    with pytest.raises(RegistryUrlError) as caught:
+        open_registry(url.replace("consul", "nowhere"))
+    assert "S3CR" not in str(caught.value)
+    assert "S3CR" not in repr(MeshSettings(registry=url))
+
+
+def test_the_parts() -> None:
+    url = RegistryUrl.parse("etcd://root:p%40ss@a:1,[::1]:2/base/path?dc=eu&wait=3")
+    assert (url.scheme, url.username, url.password) == ("etcd", "root", "p@ss")
+    assert (url.host, url.path, url.params) == (
+        "a:1,[::1]:2",
+        "/base/path",
+        {"dc": "eu", "wait": "3"},
+    )
+    assert url.text == "etcd://root:***@a:1,[::1]:2/base/path?dc=eu&wait=3"
+
+
+def test_an_unknown_scheme_lists_the_known_ones() -> None:
+    with pytest.raises(RegistryUrlError, match=r"unknown registry scheme 'cosnul://'.*consul://"):
+        open_registry("cosnul://127.0.0.1")
+
+
+@pytest.mark.parametrize("url", ["", "consul", "://x", "consul:/x"])
+def test_what_is_no_url_says_what_is_expected(url: str) -> None:
+    with pytest.raises(RegistryUrlError, match="expected SCHEME://"):
+        open_registry(url)
