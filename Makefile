@@ -25,7 +25,7 @@ test: $(READY) servers ## run all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 servers: ## fetch the real registry servers that tests start, into .cache
-	@scripts/fetch-servers || [ -z "$$MESHKIT_REQUIRE_SERVERS" ]
+	@scripts/fetch-servers || [ -z "$$TEST_REQUIRE_SERVERS" ]
 
 lint: $(READY) ## check style, formatting and the direction of imports
 	@$(BIN)/ruff check .

@@ -25,7 +25,7 @@ from measure import BenchmarkError, Result
 from report import table, write
 
 NAMES = ("startup_http", "cpu_http", "instances", "join_consul", "help", "idle")
-SERVERS = {"MESHKIT_CONSUL", "MESHKIT_SERVERS"}
+SERVERS = {"TEST_CONSUL", "TEST_SERVERS"}
 
 
 def main() -> int:

@@ -117,6 +117,22 @@ async def test_an_idle_connection_ends_with_its_instance(server: Running) -> Non
         await until(lambda: connections(server.instance) == 0)
 
 
+async def test_stubs_do_not_keep_the_connections_of_the_past() -> None:
+    def channels() -> int:
+        gc.collect()
+        return sum(isinstance(each, grpc.aio.Channel) for each in gc.get_objects())
+
+    async with calling() as ours:
+        before = channels()
+        for number in range(5):
+            async with serving(f"echo-{number}") as running:
+                await ours.registry.register(running.instance)
+                await ours.stub.Say(say("x"), wait_for_ready=True)
+                await ours.registry.deregister(running.instance.id)
+                await until(lambda: not listed(ours))
+        await until(lambda: channels() <= before + 1)
+
+
 async def test_a_connection_stays_while_the_instance_is_listed(server: Running) -> None:
     async with calling(server.instance) as ours:
         await ours.stub.Say(say("x"))

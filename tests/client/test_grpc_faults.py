@@ -47,12 +47,28 @@ async def test_a_killed_process_costs_others_only_what_was_under_way() -> None:
             calls = [asyncio.ensure_future(ours.stub.Say(say("sleep 1"))) for _ in range(8)]
             await asyncio.sleep(0.3)
             first.end()
+            await asyncio.sleep(0.3)  # until the kernel has told us
             later = [await ours.stub.Say(say("x")) for _ in range(20)]
             ended = await asyncio.gather(*calls, return_exceptions=True)
     lost = [each for each in ended if isinstance(each, BaseException)]
     assert {type(each).__mro__[1] for each in lost} == {ConnectionLost}
     assert len(lost) == 4
     assert {reply.instance for reply in later} == {"echo-b"}
+
+
+@pytest.mark.parametrize("kind", ["Join", "Chat"])
+async def test_messages_that_were_sent_are_not_sent_again(kind: str) -> None:
+    with server_processes("echo-a") as [first]:
+        async with (
+            serving("echo-b") as second,
+            calling(first.instance, second.instance, idempotent=[kind]) as ours,
+        ):
+            call = getattr(ours.stub, kind)()
+            await call.write(say("sleep 30"))
+            first.end()
+            with pytest.raises(ConnectionLost, match="not repeated, as its messages were a stream"):
+                await (call if kind == "Join" else call.read())
+        assert second.echo.texts == []
 
 
 async def test_the_same_instance_is_called_again_over_a_new_connection() -> None:

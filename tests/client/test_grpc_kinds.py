@@ -317,7 +317,10 @@ async def test_waiting_for_somebody_to_call_can_be_cancelled() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert second.cancelled()
-        assert ours.outcomes == []
+        async with serving("echo-a") as running:
+            await ours.registry.register(running.instance)
+            await asyncio.sleep(1.5)  # longer than the pauses between two looks
+            assert (running.echo.texts, ours.outcomes) == ([], [])
 
 
 async def test_a_stub_per_call_is_fine(ours: Callers) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.servers.consul import HOW_TO_GET, Consul, find_consul
 
-REQUIRE = "MESHKIT_REQUIRE_SERVERS"
+REQUIRE = "TEST_REQUIRE_SERVERS"
 
 # Takes the options of Consul; returns a started one.
 MakeConsul = Callable[..., Consul]

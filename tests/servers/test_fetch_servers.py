@@ -43,7 +43,7 @@ def program(file: Path) -> Path:
 
 def test_what_was_fetched_before_is_used(tools: Path, tmp_path: Path) -> None:
     consul, folder = program(tmp_path / "consul"), str(tmp_path)
-    for done in (run(tools, "--dir", folder), run(tools, "consul", MESHKIT_SERVERS=folder)):
+    for done in (run(tools, "--dir", folder), run(tools, "consul", TEST_SERVERS=folder)):
         assert (done.returncode, done.stdout, done.stderr) == (0, f"consul: {consul}\n", "")
 
 
@@ -51,7 +51,7 @@ def test_a_named_or_installed_program_goes_before(tools: Path, tmp_path: Path) -
     installed, named = program(tools / "consul"), program(tmp_path / "consul-1.22")
     folder = str(tmp_path / "cache")
     assert run(tools, "--dir", folder).stdout == f"consul: {installed}\n"
-    done = run(tools, "--dir", folder, MESHKIT_CONSUL=str(named))
+    done = run(tools, "--dir", folder, TEST_CONSUL=str(named))
     assert done.stdout == f"consul: {named}\n"
     assert not Path(folder).exists()
 
@@ -61,7 +61,7 @@ def test_a_named_or_installed_program_goes_before(tools: Path, tmp_path: Path) -
     [
         (["nomad"], {}, "unknown server or option 'nomad'; known: consul, --dir DIR"),
         (["--dir"], {}, "--dir needs a folder"),
-        ([], {"MESHKIT_CONSUL": "/missing"}, "MESHKIT_CONSUL=/missing is not a program"),
+        ([], {"TEST_CONSUL": "/missing"}, "TEST_CONSUL=/missing is not a program"),
     ],
 )
 def test_mistakes_are_named_in_one_line(
@@ -83,8 +83,8 @@ def test_without_apt_it_says_so(tools: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("required", ["", "1"])
 def test_without_a_server_tests_say_how_to_get_it(tmp_path: Path, required: str) -> None:
     """They are skipped with the reason, or fail where servers are required."""
-    environ = dict(os.environ, MESHKIT_SERVERS=str(tmp_path), MESHKIT_REQUIRE_SERVERS=required)
-    environ |= {"PATH": str(tmp_path), "MESHKIT_CONSUL": ""}
+    environ = dict(os.environ, TEST_SERVERS=str(tmp_path), TEST_REQUIRE_SERVERS=required)
+    environ |= {"PATH": str(tmp_path), "TEST_CONSUL": ""}
     name = "tests/registry/test_consul.py::test_catalog_shows_it_right"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", name],
