@@ -213,7 +213,8 @@ class Runtime:
         if self._grpc is not None:
             task = asyncio.ensure_future(self._grpc.show(ready=ready))
             task.add_done_callback(lambda done: done.exception())
-        if self.registration is not None:
+        # One that leaves is deregistered next: to be shown as down first would be a write too many.
+        if self.registration is not None and self.health.phase is Phase.SERVING:
             self.registration.show(healthy=ready)
 
     async def _register(self, instance: Instance) -> None:

@@ -355,7 +355,8 @@ async def test_wait_for_ready_waits_for_one_that_is_down() -> None:
         port = endpoint.port
     async with calling(describe("echo-a", Endpoint("127.0.0.1", port)), timeout=20.0) as ours:
         waiting = asyncio.ensure_future(answer(ours, "Say", wait_for_ready=True))
-        await asyncio.sleep(0.3)
+        while len(ids(ours)) < 2:
+            await asyncio.sleep(0.02)
         assert not waiting.done()
         assert ids(ours)[:2] == [("a", "refused")] * 2
         async with serving("echo-a", port=port):
