@@ -112,7 +112,9 @@ def announce(runtime: Runtime, *, seconds: float) -> None:
         record = logging.makeLogRecord(
             {"name": "meshkit", "levelname": "INFO", "msg": "serving", **extra}
         )
-        print(logging.getLogger().handlers[0].format(record), flush=True)
+        line = logging.getLogger().handlers[0].format(record)
+        # In one write: several instances share this stream, and it may be unbuffered.
+        print(f"{line}\n", end="", flush=True)
         return
     tags = ", ".join(known["tags"])
     docs = f"   docs: {known['docs']}" if known["docs"] else ""

@@ -25,6 +25,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Pings that a busy machine held up arrive together; hanging up on them would cost calls.
+    ("grpc.http2.max_ping_strikes", 0),
 )
 
 log = logging.getLogger("meshkit.server")

@@ -110,11 +110,14 @@ async def test_a_hung_process_is_passed_over_while_connecting() -> None:
 
 
 @pytest.mark.slow
-async def test_a_quiet_call_to_our_own_server_is_not_cut_off() -> None:
+async def test_a_quiet_call_to_our_own_server_is_not_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # Client and server have to agree on pings: three too many, and the server hangs up.
-    async with serving("echo-a") as running, calling(running.instance, timeout=60.0) as ours:
+    monkeypatch.setattr("meshkit.client.grpc.pool.KEEPALIVE", 7.0)
+    async with serving("echo-a") as running, calling(running.instance, timeout=90.0) as ours:
         call = ours.stub.Chat()
-        await call.write(say("sleep 45"))
+        await call.write(say("sleep 40"))
         assert (await call.read()).instance == "echo-a"
         await call.done_writing()
         assert await call.code() is grpc.StatusCode.OK

@@ -48,7 +48,10 @@ class UnaryStream(Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
         return UnaryStreamCall(self, request, **options)
 
 
-class StreamUnary(Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+# The next two classes of gRPC can't be subscripted in grpcio 1.80.
+
+
+class StreamUnary(Method, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     """A stream of requests, one response."""
 
     kind = "stream_unary"
@@ -74,7 +77,7 @@ class StreamUnary(Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
         )
 
 
-class StreamStream(Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+class StreamStream(Method, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
     """A stream of requests and one of responses."""
 
     kind = "stream_stream"
