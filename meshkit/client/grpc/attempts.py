@@ -34,15 +34,25 @@ Result = TypeVar("Result")
 
 
 class Attempt:
-    """The call on one instance: its pick, its connection, and gRPC's own call object."""
+    """Carries the end of one attempt from gRPC to its call.
 
-    __slots__ = ("inner", "link", "pick")
+    gRPC's call object may keep it for as long as it lives itself. So it lets go of the call at
+    the end, and never has gRPC's object: in a circle of references, both would keep a connection
+    open until the garbage collector comes.
+    """
 
-    inner: Any
+    __slots__ = ("_call", "link", "pick")
 
-    def __init__(self, pick: Pick, link: Link) -> None:
+    def __init__(self, call: Attempts, pick: Pick, link: Link) -> None:
+        self._call: Attempts | None = call
         self.pick = pick
         self.link = link
+
+    def ended(self, inner: grpc.aio.Call) -> None:
+        """Tell the call; gRPC calls this once."""
+        call, self._call = self._call, None
+        assert call is not None
+        call.ended(self, assess(self.pick.instance, inner, self.link.channel))
 
     def __str__(self) -> str:
         return f"{self.pick.instance.id} ({self.pick.endpoint})"
@@ -57,7 +67,7 @@ class Attempts:
     """
 
     # What most calls never change.
-    _attempt: Attempt | None = None
+    _inner: Any = None  # gRPC's own call object, of the attempt under way or the last one
     _verdict: Verdict | None = None
     _search: asyncio.Task[None] | None = None
     _backoff: Backoff | None = None
@@ -104,8 +114,8 @@ class Attempts:
         """End the call. False when it has ended already."""
         if self._over:
             return False
-        if self._attempt is not None:
-            return bool(self._attempt.inner.cancel())
+        if self._inner is not None:
+            return bool(self._inner.cancel())
         if self._search is not None:
             self._search.cancel()
         self._end(Cancelled())
@@ -140,31 +150,27 @@ class Attempts:
             return
         try:
             link, call = self._method.bind(pick)
-            attempt = Attempt(pick, link)
             metadata = link.metadata
             if self._metadata:
                 metadata = grpc.aio.Metadata(*self._metadata, *metadata)
             # gRPC never waits for the instance to become ready: the next one may be.
-            attempt.inner = call(
-                self._argument(attempt), timeout=left, metadata=metadata, **self._options
-            )
+            inner = call(self._argument(), timeout=left, metadata=metadata, **self._options)
         except BaseException:
             pick.done(Outcome.CANCELLED)
             raise
         link.acquire()
         if self._verdict is not None:
             self._channel.stats.retried += 1
-        self._attempt = attempt
+        self._inner = inner
         if self._waiters:
             self._notify()
-        attempt.inner.add_done_callback(functools.partial(self._ended, attempt))
+        inner.add_done_callback(Attempt(self, pick, link).ended)
 
-    def _argument(self, attempt: Attempt) -> Any:  # noqa: ARG002 - for calls that stream requests
+    def _argument(self) -> Any:
         return self._request
 
-    def _ended(self, attempt: Attempt, inner: grpc.aio.Call) -> None:
-        """Learn how an attempt ended; gRPC calls this once for each."""
-        verdict = assess(attempt.pick.instance, inner, attempt.link.channel)
+    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
+        """Learn how an attempt ended: end with it, or begin the next one."""
         attempt.pick.done(verdict.outcome)
         attempt.link.release()
         if verdict.next is Next.NOTHING and verdict.error is None:
@@ -196,7 +202,7 @@ class Attempts:
             self._end(error)
 
     def _look(self) -> None:
-        self._attempt = None
+        self._inner = None
         self._search = self._loop.create_task(self._find())
 
     async def _find(self) -> None:
@@ -241,7 +247,7 @@ class Attempts:
         """Return the error when nobody is left to try; None when the last answer is the error."""
         if self._verdict is None:
             return RpcNoInstances(str(error))
-        if self._verdict.error is None and self._attempt is not None:
+        if self._verdict.error is None and self._inner is not None:
             return None
         count = len(self._failures)
         attempts = f"{count} attempt{'s' * (count > 1)}"
@@ -280,19 +286,19 @@ class Attempts:
     async def _through(self, operation: Callable[[Any], Awaitable[Result]]) -> Result:
         """Do something with the attempt under way, and again if meanwhile another one began."""
         while True:
-            attempt = self._attempt or await self._current()
+            inner = self._inner or await self._current()
             try:
-                result = await operation(attempt.inner)
+                result = await operation(inner)
             except grpc.aio.AioRpcError as error:
-                if attempt is self._attempt:
+                if inner is self._inner:
                     self._raise(error)
             else:
-                if attempt is self._attempt:
+                if inner is self._inner:
                     return result
 
-    async def _current(self) -> Attempt:
-        """Return the attempt under way, or the last one; wait for it when there is none."""
-        while self._attempt is None:
+    async def _current(self) -> Any:
+        """Return gRPC's call object; wait for it while nobody is called."""
+        while self._inner is None:
             if self._over:
                 self._raise(self._error)
             try:
@@ -300,7 +306,7 @@ class Attempts:
             except asyncio.CancelledError:
                 self.cancel()  # whoever stops waiting for a call gives it up, as in gRPC
                 raise
-        return self._attempt
+        return self._inner
 
     def _raise(self, error: Exception | None) -> NoReturn:
         """Raise the call's own error, or else this one."""

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from meshkit.client.grpc.attempts import Attempt, Attempts
+from meshkit.client.grpc.attempts import Attempts
 from meshkit.client.grpc.errors import Cancelled, RpcFailure
 
 
@@ -22,7 +22,7 @@ class MeshCall(Attempts, grpc.aio.Call):
             return False
         if self._error is not None:
             return isinstance(self._error, Cancelled)
-        return self._attempt is not None and bool(self._attempt.inner.cancelled())
+        return bool(self._inner.cancelled())
 
     def done(self) -> bool:
         """See grpc.aio.RpcContext."""
@@ -80,8 +80,7 @@ class MeshCall(Attempts, grpc.aio.Call):
             return getattr(self._error, name)()
         if self._error is not None:
             raise self._error
-        assert self._attempt is not None
-        return await getattr(self._attempt.inner, name)()
+        return await getattr(self._inner, name)()
 
     def __repr__(self) -> str:
         state = "ended" if self._over else "under way"
@@ -168,13 +167,14 @@ class StreamedRequest(MeshCall):
             await self.details(),
         )
 
-    def _argument(self, attempt: Attempt) -> Any:
-        return None if self._request is None else self._feed(attempt)
+    def _argument(self) -> Any:
+        return None if self._request is None else self._feed()
 
-    async def _feed(self, attempt: Attempt) -> AsyncIterator[Any]:
+    async def _feed(self) -> AsyncIterator[Any]:
         """Yield the caller's messages, from the first one, once there is a connection for them."""
         try:
-            await attempt.inner.wait_for_connection()
+            # gRPC iterates in a task, so that by now the call for which it does has been made.
+            await self._inner.wait_for_connection()
         except grpc.aio.AioRpcError:
             return
         self._replayable = False
