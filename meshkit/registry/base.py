@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 
 from meshkit.errors import RegistryError
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
+from meshkit.registry.kv import KeyValue
 
 SERVICES_POLL = 1.0
 
@@ -61,6 +62,11 @@ class Registry(abc.ABC):
     def peer(self) -> Endpoint | None:
         """The server's address, when it has one; the route towards it tells our own address."""
         return None
+
+    @property
+    def kv(self) -> KeyValue:
+        """The registry's key-value store. Raises RegistryError when the engine has none."""
+        raise RegistryError(f"{self.url} has no key-value store")
 
     async def register(self, instance: Instance) -> Lease:
         """Add the instance, or replace the one with this id; visible with its status at once."""
@@ -114,6 +120,22 @@ class Registry(abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+class Datacenters(abc.ABC):
+    """What a registry offers that knows of others like it elsewhere; a second base of its class."""
+
+    @abc.abstractmethod
+    async def datacenters(self) -> tuple[str, ...]:
+        """Names of all datacenters, this registry's own first, then by distance."""
+
+    @abc.abstractmethod
+    def in_datacenter(self, name: str) -> Registry:
+        """Return a read-only registry of that datacenter, over this one's connections.
+
+        It ends with this one. A datacenter that can't be reached, or that nobody knows, shows as
+        the error of what is read.
+        """
 
 
 def summarize(instances: Iterable[Instance]) -> tuple[ServiceInfo, ...]:
