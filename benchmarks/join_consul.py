@@ -22,7 +22,8 @@ from processes import Process, meshkit, running, uvicorn
 from wire import LIMIT, first_answer, free_port, get
 
 from meshkit import Endpoint
-from tests.servers.consul import HOW_TO_GET, Consul, find_consul
+from tests.servers.consul import Consul
+from tests.servers.programs import find_program, how_to_get
 
 ROUNDS = 3
 JOINS = 3
@@ -31,9 +32,9 @@ NAIVE = "users-naive"
 
 
 async def run(rounds: int) -> list[Result]:
-    program = find_consul()
+    program = find_program("consul")
     if program is None:
-        raise BenchmarkError(HOW_TO_GET)
+        raise BenchmarkError(how_to_get("consul"))
     with tempfile.TemporaryDirectory(prefix="meshkit-bench-consul-") as folder:
         consul = Consul(program, Path(folder))
         try:

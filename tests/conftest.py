@@ -5,10 +5,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.fixtures import consul, consul_agent, consul_program, make_consul
+from tests.servers.fixtures import (
+    consul,
+    consul_agent,
+    consul_program,
+    etcd,
+    etcd_members,
+    etcd_program,
+    make_consul,
+    make_etcd,
+    make_zookeeper,
+    zookeeper,
+    zookeeper_program,
+    zookeeper_servers,
+)
 from tests.support.processes import Processes, processes
 
-__all__ = ["consul", "consul_agent", "consul_program", "make_consul"]
+__all__ = [
+    "consul",
+    "consul_agent",
+    "consul_program",
+    "etcd",
+    "etcd_members",
+    "etcd_program",
+    "make_consul",
+    "make_etcd",
+    "make_zookeeper",
+    "zookeeper",
+    "zookeeper_program",
+    "zookeeper_servers",
+]
 
 APPS = Path(__file__).parent / "support" / "apps"
 

@@ -1,5 +1,7 @@
 """Real servers for tests: started on free ports of loopback, ended by their process id."""
 
-from tests.servers.consul import Consul, find_consul
+from tests.servers.consul import Consul
+from tests.servers.etcd import Etcd, etcd_cluster
+from tests.servers.zookeeper import ZooKeeper, zookeeper_ensemble
 
-__all__ = ["Consul", "find_consul"]
+__all__ = ["Consul", "Etcd", "ZooKeeper", "etcd_cluster", "zookeeper_ensemble"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +13,8 @@ from typing import Any
 from tests.servers.ports import free_ports
 from tests.servers.process import ServerProcess
 
-CACHE = Path(__file__).parents[2] / ".cache" / "servers"
-HOW_TO_GET = "no Consul here: run scripts/fetch-servers consul, or name one by TEST_CONSUL"
 REQUEST_LIMIT = 10.0
 CLEAR_LIMIT = 10.0
-
-
-def find_consul() -> Path | None:
-    """Return the program: the one in TEST_CONSUL, on PATH, or fetched by our script."""
-    if explicit := os.environ.get("TEST_CONSUL") or shutil.which("consul"):
-        return Path(explicit)
-    fetched = Path(os.environ.get("TEST_SERVERS", CACHE)) / "consul"
-    return fetched if fetched.is_file() else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from tests.servers.consul import HOW_TO_GET, Consul, find_consul
+from tests.servers.consul import Consul
+from tests.servers.etcd import Etcd, etcd_cluster
+from tests.servers.process import ServerProcess
+from tests.servers.programs import require_program
+from tests.servers.zookeeper import ZooKeeper, zookeeper_ensemble
 
-REQUIRE = "TEST_REQUIRE_SERVERS"
-
-# Takes the options of Consul; returns a started one.
+# Each takes the options of its server; returns a started one.
 MakeConsul = Callable[..., Consul]
+MakeEtcd = Callable[..., Etcd]
+MakeZooKeeper = Callable[..., ZooKeeper]
+
+Server = TypeVar("Server", bound=ServerProcess)
 
 
 @pytest.fixture(scope="session")
 def consul_program() -> Path:
-    """The consul program; without one the test is skipped, or fails if servers are required."""
-    program = find_consul()
-    if program is not None:
-        return program
-    if os.environ.get(REQUIRE) == "1":
-        pytest.fail(HOW_TO_GET, pytrace=False)
-    pytest.skip(HOW_TO_GET)
+    return require_program("consul")
+
+
+@pytest.fixture(scope="session")
+def etcd_program() -> Path:
+    return require_program("etcd")
+
+
+@pytest.fixture(scope="session")
+def zookeeper_program() -> Path:
+    return require_program("zookeeper")
+
+
+@contextlib.contextmanager
+def making(
+    kind: Callable[..., Server], program: Path, folder: Path
+) -> Iterator[Callable[..., Server]]:
+    """Yield a function that starts servers of this kind, which end with the block."""
+    servers: list[Server] = []
+
+    def make(**options: Any) -> Server:
+        server = kind(program, folder / str(len(servers)), **options)
+        servers.append(server)
+        return server.start()
+
+    try:
+        yield make
+    finally:
+        for server in servers:
+            server.stop()
+
+
+@contextlib.contextmanager
+def together(servers: list[Server]) -> Iterator[list[Server]]:
+    """Start the members of a cluster side by side, and end them with the block."""
+    try:
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait_ready()
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +97,49 @@ def consul(consul_agent: Consul) -> Consul:
 @pytest.fixture
 def make_consul(consul_program: Path, tmp_path: Path) -> Iterator[MakeConsul]:
     """Start agents of the test's own, by the options of :class:`Consul`; ended with the test."""
-    agents: list[Consul] = []
+    with making(Consul, consul_program, tmp_path / "consul") as make:
+        yield make
 
-    def make(**options: Any) -> Consul:
-        agent = Consul(consul_program, tmp_path / f"consul-{len(agents)}", **options)
-        agents.append(agent)
-        return agent.start()
 
-    yield make
-    for agent in agents:
-        agent.stop()
+@pytest.fixture(scope="session")
+def etcd(etcd_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """One etcd for all tests that leave it running; each works under keys of its own."""
+    with making(Etcd, etcd_program, tmp_path_factory.mktemp("etcd")) as make:
+        yield make()
+
+
+@pytest.fixture
+def make_etcd(etcd_program: Path, tmp_path: Path) -> Iterator[MakeEtcd]:
+    """Start etcds of the test's own, by the options of :class:`Etcd`; ended with the test."""
+    with making(Etcd, etcd_program, tmp_path / "etcd") as make:
+        yield make
+
+
+@pytest.fixture
+def etcd_members(etcd_program: Path, tmp_path: Path) -> Iterator[list[Etcd]]:
+    """A cluster of three of the test's own."""
+    with together(etcd_cluster(etcd_program, tmp_path / "etcd-cluster")) as members:
+        yield members
+
+
+@pytest.fixture(scope="session")
+def zookeeper(
+    zookeeper_program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ZooKeeper]:
+    """One ZooKeeper for all tests that leave it running; each works under a path of its own."""
+    with making(ZooKeeper, zookeeper_program, tmp_path_factory.mktemp("zookeeper")) as make:
+        yield make()
+
+
+@pytest.fixture
+def make_zookeeper(zookeeper_program: Path, tmp_path: Path) -> Iterator[MakeZooKeeper]:
+    """Start servers of the test's own, by the options of :class:`ZooKeeper`."""
+    with making(ZooKeeper, zookeeper_program, tmp_path / "zookeeper") as make:
+        yield make
+
+
+@pytest.fixture
+def zookeeper_servers(zookeeper_program: Path, tmp_path: Path) -> Iterator[list[ZooKeeper]]:
+    """An ensemble of three of the test's own."""
+    with together(zookeeper_ensemble(zookeeper_program, tmp_path / "ensemble")) as servers:
+        yield servers

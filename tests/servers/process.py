@@ -47,6 +47,12 @@ class ServerProcess(abc.ABC):
 
     def start(self) -> Self:
         """Start it and wait until it is ready. Raises RuntimeError with the log's end."""
+        self.launch()
+        self.wait_ready()
+        return self
+
+    def launch(self) -> None:
+        """Start it without waiting: members of a cluster become ready together."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -55,13 +61,16 @@ class ServerProcess(abc.ABC):
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready. Raises RuntimeError with the log's end."""
+        assert self._process is not None, "not started"
         deadline = time.monotonic() + START_LIMIT
         while not self.ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.program.name} did not start:\n{self.log[-2000:]}")
             time.sleep(0.05)
-        return self
 
     def stop(self) -> None:
         """End it in its own way, or by force when that takes too long."""

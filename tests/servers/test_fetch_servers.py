@@ -43,15 +43,19 @@ def program(file: Path) -> Path:
 
 def test_what_was_fetched_before_is_used(tools: Path, tmp_path: Path) -> None:
     consul, folder = program(tmp_path / "consul"), str(tmp_path)
-    for done in (run(tools, "--dir", folder), run(tools, "consul", TEST_SERVERS=folder)):
+    for done in (run(tools, "--dir", folder, "consul"), run(tools, "consul", TEST_SERVERS=folder)):
         assert (done.returncode, done.stdout, done.stderr) == (0, f"consul: {consul}\n", "")
+    for name in ("etcd", "zookeeper"):
+        program(tmp_path / name)
+    lines = run(tools, "--dir", folder).stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["consul", "etcd", "zookeeper"]
 
 
 def test_a_named_or_installed_program_goes_before(tools: Path, tmp_path: Path) -> None:
     installed, named = program(tools / "consul"), program(tmp_path / "consul-1.22")
     folder = str(tmp_path / "cache")
-    assert run(tools, "--dir", folder).stdout == f"consul: {installed}\n"
-    done = run(tools, "--dir", folder, TEST_CONSUL=str(named))
+    assert run(tools, "--dir", folder, "consul").stdout == f"consul: {installed}\n"
+    done = run(tools, "--dir", folder, "consul", TEST_CONSUL=str(named))
     assert done.stdout == f"consul: {named}\n"
     assert not Path(folder).exists()
 
@@ -59,9 +63,18 @@ def test_a_named_or_installed_program_goes_before(tools: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "variables", "reason"),
     [
-        (["nomad"], {}, "unknown server or option 'nomad'; known: consul, --dir DIR"),
+        (
+            ["nomad"],
+            {},
+            "unknown server or option 'nomad'; known: consul etcd zookeeper, --dir DIR",
+        ),
         (["--dir"], {}, "--dir needs a folder"),
-        ([], {"TEST_CONSUL": "/missing"}, "TEST_CONSUL=/missing is not a program"),
+        (["consul"], {"TEST_CONSUL": "/missing"}, "TEST_CONSUL=/missing is not a program"),
+        (
+            ["zookeeper"],
+            {"TEST_SERVERS": "/nowhere"},
+            "zookeeper can't be run: no java here; install a JRE (default-jre-headless)",
+        ),
     ],
 )
 def test_mistakes_are_named_in_one_line(
@@ -76,7 +89,8 @@ def test_without_apt_it_says_so(tools: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     done = run(tools, "--dir", str(folder))
     assert done.returncode == 1
-    assert "consul can't be fetched: no apt-get and dpkg-deb here" in done.stderr
+    for name in ("consul", "etcd-server"):
+        assert f"{name} can't be fetched: no apt-get and dpkg-deb here" in done.stderr
     assert not folder.exists()
 
 
@@ -95,6 +109,6 @@ def test_without_a_server_tests_say_how_to_get_it(tmp_path: Path, required: str)
         timeout=120,
         check=False,
     )
-    assert "no Consul here: run scripts/fetch-servers consul" in done.stdout
+    assert "no consul here: run scripts/fetch-servers consul" in done.stdout
     assert ("1 error" if required else "1 skipped") in done.stdout
     assert done.returncode == (1 if required else 0)
