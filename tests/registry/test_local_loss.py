@@ -104,8 +104,10 @@ async def test_failed_read_is_no_empty_list(registry: Registry, folder: Path) ->
     await registry.aclose()
 
 
-async def test_too_many_open_files_is_no_empty_list(registry: Registry) -> None:
+async def test_too_many_open_files_is_no_empty_list(registry: Registry, folder: Path) -> None:
     await registry.register(USER)
+    spare = folder / "spare"
+    spare.touch()
     async with Watched(registry.watch("users")) as watched:
         await watched.next()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -113,8 +115,9 @@ async def test_too_many_open_files_is_no_empty_list(registry: Registry) -> None:
         try:
             with pytest.raises(RegistryUnavailable, match=r"can't list users: .*open files"):
                 await registry.instances("users")
+            spare.unlink()  # so that the watch has to look
             with pytest.raises(RegistryUnavailable):
-                await watched.next()  # at the next poll
+                await watched.next()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert await ids(registry) == ["users-1"]
