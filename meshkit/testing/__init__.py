@@ -4,4 +4,6 @@ import sys
 
 if pytest := sys.modules.get("pytest"):
     # Failed assertions then show their values, as in your own test files.
-    pytest.register_assert_rewrite("meshkit.testing.registry_contract")
+    pytest.register_assert_rewrite(
+        "meshkit.testing.reading_contract", "meshkit.testing.registry_contract"
+    )
