@@ -80,7 +80,7 @@ class _Http:
         try:
             return callback(base.Response(*response))
         except (KeyError, TypeError, ValueError):
-            raise not_consul(self._transport.options.endpoint, request=request) from None
+            raise not_consul(self._transport.address, request=request) from None
 
 
 def _wait(params: Pairs) -> float:

@@ -42,14 +42,15 @@ class ConsulRegistry(Registry):
 
     def __init__(self, url: str, options: ConsulOptions) -> None:
         super().__init__(url)
-        self._endpoint = options.endpoint
-        self._may_lack_permission = bool(options.token or options.token_file)
+        self._address = options.address
+        self._may_lack_permission = options.has_token
         self._transport = Transport(options)
         self._statuses: dict[str, Status] = {}
 
     @property
     def peer(self) -> Endpoint | None:
-        return self._endpoint
+        # Behind a Unix socket is an agent of this machine.
+        return self._transport.options.endpoint
 
     @functools.cached_property
     def _api(self) -> Builders:
@@ -78,7 +79,7 @@ class ConsulRegistry(Registry):
             error = self._transport.error(answer, f"the heartbeat of {lease.instance_id}")
             if isinstance(error, RegistryDenied) or await self._knows(lease.instance_id, answer):
                 raise error
-        raise LeaseLost(f"Consul at {self._endpoint} no longer knows {lease.instance_id}")
+        raise LeaseLost(f"Consul at {self._address} no longer knows {lease.instance_id}")
 
     async def deregister(self, instance_id: str) -> None:
         self._statuses.pop(instance_id, None)
@@ -130,14 +131,14 @@ class ConsulRegistry(Registry):
         try:
             return answered, codec.decode(entries)
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise failures.not_consul(self._endpoint, request=f"health of {service}") from None
+            raise failures.not_consul(self._address, request=f"health of {service}") from None
 
     async def _read_catalog(
         self, index: int | None, wait: str
     ) -> tuple[str, tuple[ServiceInfo, ...]]:
         answered, tags = await self._api.catalog.services(index=index, wait=wait)
         if not isinstance(tags, Mapping):
-            raise failures.not_consul(self._endpoint, request="the list of services")
+            raise failures.not_consul(self._address, request="the list of services")
         names = sorted(name for name in tags if name != CONSUL_ITSELF)
         counts = await self._count(names)
         return answered, tuple(
@@ -174,13 +175,16 @@ class ConsulRegistry(Registry):
         log.info(
             "Consul at %s lists no instance of %s; should there be one, check that the token has "
             "service:read and node:read, because Consul hides what it may not read",
-            self._endpoint,
+            self._address,
             service,
         )
 
 
 def open_consul(url: RegistryUrl) -> ConsulRegistry:
-    """Open ``consul://[HOST[:PORT]]`` or ``consul+tls://``; see ``read_options``.
+    """Open ``consul://[HOST[:PORT]]``, ``consul+tls://`` or ``consul+unix:///SOCKET``.
+
+    See ``read_options``.
+
 
     Raises:
         RegistryUrlError: the URL, one of Consul's variables, or a file they name is not usable.
@@ -188,6 +192,6 @@ def open_consul(url: RegistryUrl) -> ConsulRegistry:
     options = read_options(url, os.environ)
     place, question, query = url.text.partition("?")
     if not url.host:
-        place = f"{options.scheme}://{options.endpoint}"
+        place = options.url
     shown = f"{place}{question}{query}"
     return ConsulRegistry(shown, options)
