@@ -8,7 +8,8 @@ import pytest
 from meshkit.errors import RegistryDenied, RegistryUrlError
 from meshkit.model import Endpoint
 from meshkit.registry import RegistryUrl, open_registry
-from meshkit.registry.consul.options import ConsulOptions, read_options
+from meshkit.registry.consul.options import ConsulOptions
+from meshkit.registry.consul.settings import read_options
 
 SECRET = "6f1d3a40-secret"
 
@@ -71,6 +72,14 @@ def test_explicit_address_wins() -> None:
     assert as_url(read("consul+unix:///here", **environ)) == "consul+unix:///here"
     environ = {"CONSUL_HTTP_ADDR": "http://there:1", "CONSUL_HTTP_SSL": "0"}
     assert as_url(read("consul+tls://", **environ)) == "consul+tls://there:1"
+
+
+async def test_behaviour() -> None:
+    options = read("consul://?check=grpc,http&check_interval=2.5s&cached=1&kv_prefix=/a/b/")
+    assert (options.checks, options.check_interval) == (("http", "grpc"), 2.5)
+    assert (options.cached, options.kv_prefix, options.watch_connections) == (True, "a/b", 8)
+    options = read("consul://?kv_prefix=/&watch_connections=0&cached=false")
+    assert (options.cached, options.kv_prefix, options.watch_connections) == (False, "", 0)
 
 
 async def test_token_from_url_or_variable(tmp_path: Path) -> None:
@@ -147,6 +156,14 @@ def test_without_tls_certificates_are_not_looked_at() -> None:
         ("consul+unix://host/run/consul.sock", "named by its whole path"),
         ("consul+unix://", "named by its whole path"),
         ("consul+unix:///run/consul.sock?ca=/ca.pem", "ca= needs consul+tls://"),
+        ("consul://host?check=tcp", "check= should be http, grpc or http,grpc, not 'tcp'"),
+        ("consul://host?check=http&check_interval=1m", "should be seconds, at least 1, not '1m'"),
+        ("consul://host?check=http&check_interval=0.5", "should be seconds, at least 1"),
+        ("consul://host?check_interval=10s", "check_interval= needs check= too"),
+        ("consul://host?cached=maybe", "cached= should be true or false"),
+        ("consul://host?watch_connections=-1", "watch_connections= should be a number"),
+        ("consul://host?kv_prefix=a//b", "kv_prefix= should be words joined by slashes"),
+        ("consul://host?kv_prefix=../a", "kv_prefix= should be words joined by slashes"),
         ("consul+tls://host?verify=maybe", "verify= should be true or false"),
         ("consul+tls://host?ca=/missing.pem", "ca= names /missing.pem, which can't be read"),
         ("consul+tls://host?ca=/dev/null", "which holds no certificate"),

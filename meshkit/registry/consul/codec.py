@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
-
-TTL = 10.0
-# Consul removes what has been critical for this long; it is a garbage collector, no failure
-# detector: one minute is its minimum, and the reaper comes every 30 s. Who is down or
-# draining is critical on purpose and should not be collected while it lives.
-COLLECT_AFTER = "1m"
-COLLECT_AFTER_IDLE = "10m"
 
 # What Consul's service has no place for travels in its meta.
 VERSION = "version"
@@ -28,13 +21,8 @@ OWN = (OWN_VERSION, ZONE, STATUS, STARTED_AT)
 CONSULS_ADDRESSES = re.compile(r"(lan|wan)(_ipv[46])?|(consul-)?virtual.*")
 
 
-def check_id(instance_id: str) -> str:
-    """Return the id of the instance's heartbeat check."""
-    return f"service:{instance_id}"
-
-
-def encode(instance: Instance) -> dict[str, Any]:
-    """Return what ``/v1/agent/service/register`` takes.
+def encode(instance: Instance, checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what ``/v1/agent/service/register`` takes; see :mod:`.checks` for the checks.
 
     https://developer.hashicorp.com/consul/api-docs/agent/service#register-service
     """
@@ -51,15 +39,7 @@ def encode(instance: Instance) -> dict[str, Any]:
         },
         "Weights": {"Passing": instance.weight, "Warning": instance.weight},
         "Meta": _encode_meta(instance),
-        "Check": {
-            "CheckID": check_id(instance.id),
-            "Name": "meshkit heartbeat",
-            "TTL": f"{TTL:.0f}s",
-            "Status": "passing" if instance.up else "critical",
-            "DeregisterCriticalServiceAfter": (
-                COLLECT_AFTER if instance.up else COLLECT_AFTER_IDLE
-            ),
-        },
+        "Checks": list(checks),
     }
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from meshkit.errors import LeaseLost, RegistryDenied
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
 from meshkit.registry.base import SERVICES_POLL, Lease, Registry
-from meshkit.registry.consul import codec, failures
-from meshkit.registry.consul.options import ConsulOptions, read_options
+from meshkit.registry.consul import checks, codec, failures
+from meshkit.registry.consul.options import ConsulOptions
 from meshkit.registry.consul.polling import follow
+from meshkit.registry.consul.settings import read_options
 from meshkit.registry.consul.transport import Answer, Transport
 from meshkit.registry.url import RegistryUrl
 
@@ -61,7 +62,9 @@ class ConsulRegistry(Registry):
     async def register(self, instance: Instance) -> Lease:
         # The library knows neither weights nor tagged addresses. Without the parameter a check
         # of an earlier registration would stay and could hold the instance critical.
-        body = json.dumps(codec.encode(instance)).encode()
+        options = self._transport.options
+        wanted = checks.checks_of(instance, kinds=options.checks, interval=options.check_interval)
+        body = json.dumps(codec.encode(instance, wanted)).encode()
         replace = (("replace-existing-checks", "true"),)
         async with self._transport.within():
             answer = await self._transport.write(REGISTER, replace, body=body)
@@ -69,7 +72,7 @@ class ConsulRegistry(Registry):
             self._statuses[instance.id] = instance.status
             # A check that is known already keeps its old status until the next heartbeat.
             self._expect_success(await self._beat(instance.id), "the first heartbeat")
-        return Lease(instance_id=instance.id, ttl=codec.TTL)
+        return Lease(instance_id=instance.id, ttl=checks.TTL)
 
     async def renew(self, lease: Lease) -> None:
         async with self._transport.within():
@@ -114,7 +117,9 @@ class ConsulRegistry(Registry):
     async def _beat(self, instance_id: str) -> Answer:
         up = self._statuses.get(instance_id, Status.UP) is Status.UP
         verb = "pass" if up else "fail"
-        return await self._transport.write(f"/v1/agent/check/{verb}/{codec.check_id(instance_id)}")
+        return await self._transport.write(
+            f"/v1/agent/check/{verb}/{checks.heartbeat_id(instance_id)}"
+        )
 
     async def _knows(self, instance_id: str, refusal: Answer) -> bool:
         """Tell a failing agent from one that has lost the registration or its check."""
