@@ -103,7 +103,14 @@ class Connection:
         self._writer.write(request)
         await self._writer.drain()
         while not response.complete:
-            data = await self._reader.read(READ_SIZE)
+            try:
+                data = await self._reader.read(READ_SIZE)
+            except ConnectionResetError:
+                # A server that refuses a request unread, as one of TLS does with plain HTTP,
+                # answers and resets the connection.
+                if not response.ends_with_connection or parser.get_status_code() < 400:
+                    raise
+                break
             if data:
                 parser.feed_data(data)
             elif response.ends_with_connection:
