@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -43,20 +44,30 @@ def encode(instance: Instance, checks: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
-def decode(entries: Iterable[Mapping[str, Any]]) -> tuple[Instance, ...]:
-    """Read an answer of ``/v1/health/service``; sorted by id, each id once.
+def decode(
+    entries: Iterable[Mapping[str, Any]],
+) -> tuple[tuple[Instance, ...], dict[str, str]]:
+    """Read an answer of ``/v1/health/service``.
+
+    Returns:
+        The instances, sorted by id, each id once; and what is wrong with entries that are none,
+        by the service's id: anybody may have registered anything.
 
     Raises:
         KeyError, TypeError, AttributeError, ValueError: it is no such answer.
     """
     found: dict[str, Instance] = {}
+    corrupt: dict[str, str] = {}
     for entry in sorted(entries, key=lambda each: (each["Node"]["Node"], each["Service"]["ID"])):
         # Consul's ids are unique for each node only, and may be any text.
-        instance_id = str(entry["Service"]["ID"])
+        service_id = instance_id = str(entry["Service"]["ID"])
         if instance_id in found or not INSTANCE_ID.fullmatch(instance_id):
             instance_id = _label(instance_id, str(entry["Node"]["Node"]))
-        found[instance_id] = _decode(instance_id, entry)
-    return tuple(found[instance_id] for instance_id in sorted(found))
+        try:
+            found[instance_id] = _decode(instance_id, entry)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            corrupt[service_id] = str(error) or type(error).__name__
+    return tuple(found[instance_id] for instance_id in sorted(found)), corrupt
 
 
 def _decode(instance_id: str, entry: Mapping[str, Any]) -> Instance:
@@ -101,14 +112,21 @@ def _status(declared: str | None, checks: Iterable[Mapping[str, Any]]) -> Status
 
 def _endpoints(service: Mapping[str, Any], node_address: str) -> dict[str, Endpoint]:
     tagged = {
-        name: Endpoint(address["Address"], address["Port"])
+        name: _endpoint(address["Address"], address["Port"])
         for name, address in (service.get("TaggedAddresses") or {}).items()
         if address["Port"] and not CONSULS_ADDRESSES.fullmatch(name)
     }
-    main = Endpoint(service.get("Address") or node_address, service.get("Port") or 0)
-    if main.port and main not in tagged.values():
-        tagged.setdefault("http", main)
+    if service.get("Port"):
+        main = _endpoint(service.get("Address") or node_address, service["Port"])
+        if main not in tagged.values():
+            tagged.setdefault("http", main)
     return tagged
+
+
+def _endpoint(host: str, port: int) -> Endpoint:
+    if not host or not 0 < port < 65536:
+        raise ValueError(f"{host!r} and {port} are no address and port")
+    return Endpoint(host, port)
 
 
 def _label(service_id: str, node: str) -> str:
@@ -120,6 +138,7 @@ def _label(service_id: str, node: str) -> str:
 
 def _seconds(text: str) -> float:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return 0.0
+    return found if math.isfinite(found) else 0.0

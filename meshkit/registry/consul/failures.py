@@ -13,6 +13,7 @@ from meshkit.registry.consul.connection import Address, Closed
 # A connection beyond Consul's limit for one client address is accepted and closed at once,
 # without an answer. One that ends later was lost with its server.
 AT_ONCE = 1.0
+DISCONNECTED = (Closed, ConnectionResetError, BrokenPipeError)
 LIMIT_HINT = (
     "; if many watches are open on this host, raise Consul's limits.http_max_conns_per_client"
 )
@@ -24,12 +25,17 @@ def from_exchange(error: Exception, address: Address, *, lasted: float) -> Regis
     """Translate what broke an exchange that ``lasted`` so many seconds."""
     if isinstance(error, ssl.SSLError):
         return _from_tls(error, address)
-    if isinstance(error, (Closed, ConnectionResetError, BrokenPipeError)):
-        hint = LIMIT_HINT if lasted < AT_ONCE else ""
+    if isinstance(error, DISCONNECTED):
+        hint = LIMIT_HINT if is_refusal(error, lasted=lasted) else ""
         return RegistryUnavailable(f"Consul at {address} closed the connection{hint}")
     if isinstance(error, OSError):
         return RegistryUnavailable(f"Consul at {address} can't be reached: {_reason(error)}")
     return RegistryUnavailable(f"what answers at {address} does not speak HTTP: {error}")
+
+
+def is_refusal(error: Exception, *, lasted: float) -> bool:
+    """Whether it looks like one connection too many."""
+    return isinstance(error, DISCONNECTED) and lasted < AT_ONCE
 
 
 def from_status(status: int, body: str, address: Address, *, request: str) -> RegistryError:

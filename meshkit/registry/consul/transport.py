@@ -32,6 +32,11 @@ class Answer:
     body: str
 
 
+def seconds(params: Params) -> float:
+    """Return how long a query may be held back: its own ``wait``, as we write it."""
+    return float(dict(params).get("wait", "0ms").removesuffix("ms")) / 1000
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
     """One request, before it is known who asks."""
@@ -70,6 +75,7 @@ class Transport:
     def __init__(self, options: ConsulOptions) -> None:
         self.options = options
         self.address = options.address
+        self.crowded = False  # whether Consul has refused a connection as one too many
         context = options.certificates.context if options.certificates else None
         self._reads = Pool(self.address, context)
         self._writes = Pool(self.address, context)
@@ -87,10 +93,21 @@ class Transport:
         limit = wait * 17 / 16 + LIMIT
         return await self._send(self._reads, request, limit=limit, repeat=not wait)
 
-    async def write(self, path: str, params: Params = (), *, body: bytes = b"") -> Answer:
-        """PUT ``body`` to ``path``. Raises as :meth:`read`."""
-        request = Request("PUT", path, params, body)
-        return await self._send(self._writes, request, limit=LIMIT, repeat=True)
+    async def write(
+        self,
+        path: str,
+        params: Params = (),
+        *,
+        body: bytes = b"",
+        method: str = "PUT",
+        repeat: bool = True,
+    ) -> Answer:
+        """PUT ``body`` to ``path``, or DELETE it. Raises as :meth:`read`.
+
+        ``repeat`` is for what may be carried out twice, when the first answer was lost.
+        """
+        request = Request(method, path, params, body)
+        return await self._send(self._writes, request, limit=LIMIT, repeat=repeat)
 
     @contextlib.asynccontextmanager
     async def within(self, limit: float = LIMIT) -> AsyncIterator[None]:
@@ -123,6 +140,7 @@ class Transport:
             if pool.closed:
                 raise failures.closed(self.address) from None
             lasted = time.monotonic() - started
+            self.crowded = self.crowded or failures.is_refusal(error, lasted=lasted)
             raise failures.from_exchange(error, self.address, lasted=lasted) from None
         return Answer(
             response.status,
