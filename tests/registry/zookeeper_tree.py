@@ -15,6 +15,11 @@ def fresh(server: ZooKeeper) -> str:
     return f"{server.url}/{secrets.token_hex(4)}"
 
 
+def path_of(url: str) -> str:
+    """Return the URL's path."""
+    return "/" + url.partition("://")[2].partition("/")[2]
+
+
 @contextlib.contextmanager
 def tree(server: ZooKeeper, **options: Any) -> Iterator[Any]:
     """Yield a client of kazoo's own, connected."""

@@ -25,6 +25,7 @@ from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
 CONNECT_LIMIT = 3.0
 RETRY_FIRST, RETRY_CAP = 0.1, 1.0
+SLICE = 0.1  # kazoo sleeps in pieces of this length and a shorter last one
 
 
 class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no types
@@ -47,7 +48,11 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
         self._options = options
         self._on_round = on_round
         self._on_end = on_end
-        self._error: OSError | None = None
+        # Where no name can be resolved, kazoo does not even try to connect.
+        self._error: OSError | None = socket.gaierror(
+            socket.EAI_NONAME, "no address is known for that name"
+        )
+        self._slept = 0.0
         self._socket: socket.socket | None = None
         self._aborted = False
 
@@ -67,7 +72,9 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
 
     def sleep_func(self, seconds: float) -> None:
         """Pause between two rounds; kazoo calls it for nothing else."""
-        self._on_round(self._error)
+        if self._slept < SLICE:
+            self._on_round(self._error)
+        self._slept = seconds
         time.sleep(seconds)
 
     def spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from kazoo.exceptions import (
@@ -72,11 +72,15 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._connected = False
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._waiting: set[asyncio.Future[None]] = set()  # for a connection
+        self._waiting: dict[asyncio.Future[None], int] = {}  # for a connection, since which round
+        self._rounds = 0
         self._pending: set[asyncio.Future[Any]] = set()  # for an answer
         self._followers: dict[Follower, str] = {}
         self._suspension: asyncio.TimerHandle | None = None
-        self._stopper: asyncio.Future[None] | None = None
+        self._stopped: asyncio.Future[None] | None = None
+        self._stopper = threading.Thread(
+            target=self._stop, name="meshkit-zookeeper-stop", daemon=True
+        )
         self._handler = Handler(
             options,
             on_round=lambda error: self._post(self._on_round, error),
@@ -89,7 +93,7 @@ class Session:
     @property
     def gone(self) -> bool:
         """Whether it has ended and left nothing behind."""
-        return self._stopper is not None and self._stopper.done()
+        return self._stopped is not None and self._stopped.done()
 
     async def connected(self) -> None:
         """Wait for the connection. Raises RegistryError when it can't be had, or in time."""
@@ -98,14 +102,14 @@ class Session:
         if self._connected:
             return
         waiting = self._loop.create_future()
-        self._waiting.add(waiting)
+        self._waiting[waiting] = self._rounds
         try:
             async with asyncio.timeout(LIMIT):
                 await waiting
         except TimeoutError:
             raise failures.too_slow(self._options, LIMIT) from None
         finally:
-            self._waiting.discard(waiting)
+            self._waiting.pop(waiting, None)
 
     async def call(self, name: str, path: str, *args: Any, **options: Any) -> Any:
         """Send one request by kazoo's method ``<name>_async``; return what it answers.
@@ -162,11 +166,13 @@ class Session:
         Returns within about 3 s whatever the servers do. Closing twice is safe.
         """
         self._end(error)
-        if self._stopper is not None:
-            await asyncio.wait({self._stopper}, timeout=CLOSE_LIMIT)
-            if not self._stopper.done():
+        if self._stopped is not None:
+            await asyncio.wait({self._stopped}, timeout=CLOSE_LIMIT)
+            if not self.gone:
                 self._handler.abort()
-                await asyncio.wait({self._stopper}, timeout=ABORT_LIMIT)
+                await asyncio.wait({self._stopped}, timeout=ABORT_LIMIT)
+        if self.gone:
+            self._stopper.join()  # it has said its last word
 
     async def _send(self, start: Callable[[], Any], *, request: str, size: int) -> Any:
         await self.connected()
@@ -234,8 +240,14 @@ class Session:
             follower.on_gap()
 
     def _on_round(self, error: OSError | None) -> None:
-        if self.id == 0:  # a connection that was there may soon be again
-            self._fail(self._waiting, failures.unreachable(error, self._options))
+        self._rounds += 1
+        if self.id:  # a connection that was there may soon be again
+            return
+        # Not those who came in the midst of this round: a server may be up since.
+        waiting = [each for each, since in self._waiting.items() if self._rounds > since + 1]
+        if self._rounds == 1:
+            waiting = list(self._waiting)
+        _fail(waiting, failures.unreachable(error, self._options))
 
     def _on_event(self, path: str) -> None:
         parent = path.rpartition("/")[0] or "/"
@@ -250,28 +262,20 @@ class Session:
         self._connected = False
         if self._suspension is not None:
             self._suspension.cancel()
-        self._fail(self._waiting, error)
-        self._fail(self._pending, error)
+        _fail(self._waiting, error)
+        _fail(self._pending, error)
         for follower in tuple(self._followers):
             follower.on_end(error)
-        stopper = self._stopper = self._loop.create_future()
-        threading.Thread(
-            target=self._stop, args=(stopper,), name="meshkit-zookeeper-stop", daemon=True
-        ).start()
+        self._stopped = self._loop.create_future()
+        self._stopper.start()
 
-    def _stop(self, stopper: asyncio.Future[None]) -> None:
+    def _stop(self) -> None:
         """Stop kazoo, on a thread of its own: it waits for its threads, and for the server."""
         with contextlib.suppress(Exception):  # it is a failure to wait; aclose() aborts
             self._client.stop()
         with contextlib.suppress(Exception):
             self._client.close()
-        self._post(_done, stopper)
-
-    @staticmethod
-    def _fail(futures: set[asyncio.Future[Any]], error: RegistryError) -> None:
-        for future in tuple(futures):
-            if not future.done():
-                future.set_exception(error)
+        self._post(_done, self._stopped)
 
 
 def _settle(answer: asyncio.Future[Any], result: Any) -> None:
@@ -283,6 +287,11 @@ def _settle(answer: asyncio.Future[Any], result: Any) -> None:
         answer.set_exception(result.exception)
 
 
-def _done(stopper: asyncio.Future[None]) -> None:
-    if not stopper.done():
-        stopper.set_result(None)
+def _fail(futures: Iterable[asyncio.Future[Any]], error: RegistryError) -> None:
+    for future in tuple(futures):
+        if not future.done():
+            future.set_exception(error)
+
+
+def _done(stopped: asyncio.Future[None]) -> None:
+    stopped.set_result(None)
