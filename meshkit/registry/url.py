@@ -22,6 +22,8 @@ BUILT_IN = {
     "consul": "meshkit.registry.consul:open_consul",
     "consul+tls": "meshkit.registry.consul:open_consul",
     "consul+unix": "meshkit.registry.consul:open_consul",
+    "zookeeper": "meshkit.registry.zookeeper:open_zookeeper",
+    "zookeeper+tls": "meshkit.registry.zookeeper:open_zookeeper",
 }
 ENTRY_POINTS = "meshkit.registries"
 # Names of parameters whose values are not shown; wide, for a mistyped one is shown in an error.
