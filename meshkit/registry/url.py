@@ -21,6 +21,7 @@ BUILT_IN = {
     "static": "meshkit.registry.static:open_static",
     "consul": "meshkit.registry.consul:open_consul",
     "consul+tls": "meshkit.registry.consul:open_consul",
+    "dns": "meshkit.registry.dns:open_dns",
 }
 ENTRY_POINTS = "meshkit.registries"
 # Names of parameters whose values are not shown; wide, for a mistyped one is shown in an error.
