@@ -24,6 +24,7 @@ BUILT_IN = {
     "consul+unix": "meshkit.registry.consul:open_consul",
     "zookeeper": "meshkit.registry.zookeeper:open_zookeeper",
     "zookeeper+tls": "meshkit.registry.zookeeper:open_zookeeper",
+    "dns": "meshkit.registry.dns:open_dns",
 }
 ENTRY_POINTS = "meshkit.registries"
 # Names of parameters whose values are not shown; wide, for a mistyped one is shown in an error.
