@@ -48,7 +48,9 @@ class MeshSettings(BaseSettings):
     )
 
     service: str | None = Field(None, description="module:Class of the service to run")
-    registry: str = Field("local://", description="registry URL", repr=False)  # may hold a token
+    registry: str = Field(  # may hold a token
+        "local://", description="registry URL, or several", repr=False
+    )
     registration: bool = Field(True, description="register in the registry")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(0, description="HTTP port, 0 for any free one")
@@ -73,6 +75,13 @@ class MeshSettings(BaseSettings):
     drain_delay: Delay | None = Field(None, description="unset: as the registry needs")
     shutdown_timeout: Seconds = Field(28.0, description="from the signal to the end of the process")
     call_timeout: Seconds = Field(10.0, description="limit for one outgoing call")
+
+    @field_validator("registry", mode="before")
+    @classmethod
+    def _join(cls, value: object) -> object:
+        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+            return " ".join(value)
+        return value
 
     @field_validator("tags", mode="before")
     @classmethod

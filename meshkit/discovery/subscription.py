@@ -48,10 +48,12 @@ class Subscription:
         self._recovered_at = -math.inf
         self._known = asyncio.Event()
         self._listed: Snapshot | None = None  # by the watch, before any doubt
+        self._saved: Snapshot | None = None  # what only the disk knows
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
         self._closed = False
         if cache is not None and (saved := cache.load(service)) is not None:
+            self._saved = saved
             self._publish(saved)
         self._task = asyncio.create_task(self._run(), name=f"meshkit-subscription-{service}")
 
@@ -103,7 +105,22 @@ class Subscription:
             self.error = None
             self._recovered_at = time.monotonic()
         self._listed = snapshot
-        self._publish(self._believed(snapshot))
+        self._publish(self._believed(self._completed(snapshot)))
+
+    def _completed(self, listed: Snapshot) -> Snapshot:
+        """Return the list; with those that only the disk knows, while it may be incomplete.
+
+        A watch of several registries yields a stale list when one of them is away, and may never
+        have heard of that one's instances.
+        """
+        if not listed.stale:
+            self._saved = None
+        if self._saved is None:
+            return listed
+        ids = {instance.id for instance in listed.instances}
+        unheard = tuple(each for each in self._saved.instances if each.id not in ids)
+        self._saved = dataclasses.replace(self._saved, instances=unheard)
+        return keep_missing(self._saved, listed)
 
     def _believed(self, snapshot: Snapshot) -> Snapshot:
         """Return the list; while a loss is doubted, those who vanished are still in it."""
@@ -144,7 +161,7 @@ class Subscription:
         self._confirmation = None
         # What the watch has found meanwhile is newer than what was read beside it.
         newer = self._listed is not None and self._listed is not listed
-        self._publish(self._listed if newer and self._listed else snapshot)
+        self._publish(self._completed(self._listed if newer and self._listed else snapshot))
 
     def _lost(self, error: RegistryError) -> None:
         if self.error is None:
