@@ -98,6 +98,13 @@ def test_a_list_of_tags_is_a_list_in_toml(folder: Path) -> None:
     assert load_settings().tags == ("v1", "blue")
 
 
+def test_several_registries_are_a_list_in_toml(folder: Path) -> None:
+    project(folder, 'registry = ["local://", "consul://127.0.0.1:8500"]')
+    assert load_settings().registry == "local:// consul://127.0.0.1:8500"
+    project(folder, "registry = [1]")
+    assert complaint().startswith("bad value for registry in [tool.meshkit] or .env: should be a")
+
+
 def test_the_project_is_found_from_a_folder_within_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

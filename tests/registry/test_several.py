@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from meshkit.testing.registry_fixtures import has, make
 from meshkit.testing.watched import Watched
 from tests.discovery.values import SERVICE, Commanded, away, instance, numbers
 from tests.servers import Consul
+from tests.support.processes import environment
 from tests.support.waiting import aeventually
 
 
@@ -162,6 +165,22 @@ async def test_a_read_only_engine_is_only_read() -> None:
         assert not registry.read_only
         await registry.register(instance(1))
         assert len((await registry.instances(SERVICE)).instances) == 2
+
+
+@pytest.mark.parametrize(
+    "how", [["--registry", "{a}", "--registry", "{b}"], ["--registry", "{a} {b}"]]
+)
+def test_the_option_may_be_repeated(tmp_path: Path, how: list[str]) -> None:
+    a, b = (f"local://{name}?dir={tmp_path}" for name in "ab")
+    arguments = [each.format(a=a, b=b) for each in how]
+    shown = subprocess.run(
+        [sys.executable, "-m", "meshkit", "ps", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"no instance is registered in {a} {b}" in shown.stdout
 
 
 @pytest.mark.parametrize(

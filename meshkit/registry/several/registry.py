@@ -42,8 +42,10 @@ class Several(Registry):
 
     @property
     def peer(self) -> Endpoint | None:
-        # A remote one says more about our address than an agent beside us.
-        peers = [peer for each in self._members if (peer := each.registry.peer) is not None]
+        # Those who read where we register must reach us; and a remote registry says more about
+        # our address than an agent beside us.
+        members = self._registering or self._members
+        peers = [peer for each in members if (peer := each.registry.peer) is not None]
         return next((peer for peer in peers if not is_here(peer)), peers[0] if peers else None)
 
     @property

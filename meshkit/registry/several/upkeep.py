@@ -60,7 +60,10 @@ class Upkeep:
         """
         await self._each(self._members, self._renew)
         self._check()
-        await self._each(self._lost(), self._register)
+        lost = self._lost()
+        for member in lost:
+            log.info("%s is not known to %s; registering anew", self._id, member.registry.url)
+        await self._each(lost, self._register)
 
     async def leave(self) -> None:
         """Deregister in all members. Raises RegistryError when one failed, after all were tried."""
