@@ -71,7 +71,10 @@ class Inotify:
 
 
 def matters(mask: int, name: str) -> bool:
-    """Whether an event can mean another list: a new file counts once it has its final name."""
+    """Whether an event can mean another list.
+
+    A new file counts once it has its final name; what begins with a colon serves other files.
+    """
     if mask & IS_FOLDER:
         return True
-    return not mask & CREATE and not name.endswith(".tmp")
+    return not mask & CREATE and not name.endswith(".tmp") and not name.startswith(":")
