@@ -58,6 +58,12 @@ class MeshSettings(BaseSettings):
     advertise_host: str | None = Field(None, description="address that others reach us by")
     tags: Annotated[tuple[str, ...], NoDecode] = Field((), description="added to the service's own")
     zone: str = Field("", description="failure domain of this instance")
+    failover: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="other datacenters to call when the own one does not suffice, in order"
+    )
+    failover_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="of a place's instances that have to be up for it to suffice"
+    )
     instances: Annotated[int, Field(ge=1, le=256)] = Field(1, description="processes to run")
     reload: bool = Field(False, description="start anew when a source file changes")
     env: Literal["development", "production"] = Field("development", description="kind of place")
@@ -83,7 +89,7 @@ class MeshSettings(BaseSettings):
             return " ".join(value)
         return value
 
-    @field_validator("tags", mode="before")
+    @field_validator("tags", "failover", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -62,6 +62,8 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("advertise_host", "10.0.0.7", "10.0.0.7"),
         ("tags", " v1, blue ,,", ("v1", "blue")),
         ("zone", "eu-1", "eu-1"),
+        ("failover", "dc2, dc3", ("dc2", "dc3")),
+        ("failover_share", "0.7", 0.7),
         ("instances", "4", 4),
         ("reload", "true", True),
         ("env", "production", "production"),
