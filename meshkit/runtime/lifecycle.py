@@ -156,7 +156,9 @@ class Runtime:
 
     def _advertised(self, registry: Registry) -> Advertised:
         settings = self.settings
-        return advertised_host(settings.host, settings.advertise_host, registry.peer, registry.url)
+        # Nobody finds us through a registry that is only read.
+        peer = None if registry.read_only else registry.peer
+        return advertised_host(settings.host, settings.advertise_host, peer, registry.url)
 
     def _bind(self) -> None:
         settings, service = self.settings, self.service

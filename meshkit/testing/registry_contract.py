@@ -25,16 +25,15 @@ from typing import Any
 
 import pytest
 
-from meshkit.errors import LeaseLost, RegistryError
+from meshkit.errors import LeaseLost
 from meshkit.model import Instance, ServiceInfo, Status
 from meshkit.registry.base import Lease, Registry
+from meshkit.testing.reading_contract import ReadingContract
 from meshkit.testing.registry_fixtures import (
     FIELDS,
     Opener,
-    RegistryFixtures,
     has,
     make,
-    open_files,
 )
 from meshkit.testing.watched import Watched
 
@@ -42,17 +41,8 @@ __all__ = ["Opener", "RegistryContract"]
 
 
 @pytest.mark.anyio
-class RegistryContract(RegistryFixtures):
+class RegistryContract(ReadingContract):
     """See the module."""
-
-    async def test_unknown_service_is_empty_at_once(self, reader: Registry, service: str) -> None:
-        """The first snapshot comes without any change, and nobody is no error."""
-        async with self.watched(reader, service) as watched:
-            snapshot = await watched.next()
-        assert snapshot.service == service
-        assert snapshot.instances == ()
-        assert not snapshot.stale
-        assert (await reader.instances(service)).instances == ()
 
     async def test_later_watch_starts_with_the_list(
         self, registrar: Registry, reader: Registry, connect: Opener, service: str
@@ -285,39 +275,6 @@ class RegistryContract(RegistryFixtures):
             await registry.deregister(f"{service}-a")
             await registry.aclose()
         await registry.aclose()
-
-    async def test_closing_ends_what_is_pending(self, opener: Opener, service: str) -> None:
-        """A watch that waits ends or fails, or can be cancelled; no file and no task stays."""
-        for cycle in range(2):  # what the first one leaves is the library's, once per process
-            files, tasks = open_files(), len(asyncio.all_tasks())
-            registry = opener()
-            watches = [Watched(registry.watch(service), patience=self.patience) for _ in "ab"]
-            for watched in watches:
-                await watched.next()
-                await watched.nothing(seconds=0.01)
-            await registry.aclose()
-            for watched in watches:
-                with contextlib.suppress(StopAsyncIteration, RegistryError):
-                    await watched.nothing(seconds=self.calm)
-                await watched.aclose()
-            if cycle:
-                await self.falls_to(tasks, lambda: len(asyncio.all_tasks()), "tasks")
-                await self.falls_to(files, open_files, "open files")
-
-    async def test_cancelled_watches_leave_nothing(self, reader: Registry, service: str) -> None:
-        """Neither tasks nor files, over and over; an idle connection may be kept for reuse."""
-
-        async def watch_and_cancel(times: int) -> None:
-            for _ in range(times):
-                async with self.watched(reader, service) as watched:
-                    await watched.next()
-                    await watched.nothing(seconds=0.01)
-
-        await watch_and_cancel(3)
-        files, tasks = open_files(), len(asyncio.all_tasks())
-        await watch_and_cancel(15)
-        await self.falls_to(tasks, lambda: len(asyncio.all_tasks()), "tasks")
-        await self.falls_to(files + 3, open_files, "open files")
 
 
 def _named(names: Iterable[str], services: Iterable[ServiceInfo]) -> list[ServiceInfo]:

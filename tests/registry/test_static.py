@@ -9,6 +9,7 @@ import pytest
 from meshkit.errors import RegistryError, RegistryUrlError
 from meshkit.model import INSTANCE_ID, Endpoint, Instance, ServiceInfo
 from meshkit.registry import Lease, open_registry
+from meshkit.testing.reading_contract import Opener, ReadOnlyContract
 from meshkit.testing.watched import Watched
 
 URL = "static://users=127.0.0.1:8000,127.0.0.1:8001;orders=[::1]:9000/9001;ledger=box.local:/9000"
@@ -24,6 +25,12 @@ USERS = (
         endpoints={"http": Endpoint("127.0.0.1", 8001)},
     ),
 )
+
+
+class TestStatic(ReadOnlyContract):
+    @pytest.fixture
+    def opener(self) -> Opener:
+        return lambda: open_registry(URL)
 
 
 async def endpoints(addresses: str) -> dict[str, dict[str, Endpoint]]:
