@@ -183,7 +183,14 @@ class Runtime:
 
     async def _begin(self, registry: Registry) -> None:
         """Run what the user has written for the start; outgoing calls work from here on."""
-        self.service.mesh = self._mesh = Mesh(registry, timeout=self.settings.call_timeout)
+        settings = self.settings
+        self.service.mesh = self._mesh = Mesh(
+            registry,
+            timeout=settings.call_timeout,
+            zone=settings.zone,
+            failover=settings.failover,
+            failover_share=settings.failover_share,
+        )
         self._configuration = Configuration(self.service, registry)
         await self._configuration.start()
         if self._http is not None:
