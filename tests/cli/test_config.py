@@ -262,22 +262,19 @@ def test_a_registry_that_hangs_is_said_to(
     lock.release()
 
 
-def test_a_running_service_follows_what_is_put(services: Processes, tmp_path: Path) -> None:
-    follow(services, "local://", tmp_path)
-
-
-def follow(services: Processes, registry: str, folder: Path) -> None:
-    """Change a value of two running processes by the command; see it in their answers."""
+def test_running_services_follow_what_is_put(any_services: Processes, tmp_path: Path) -> None:
+    """Two processes, whose value is changed by the command; it shows in their answers."""
 
     def change(*arguments: str) -> None:
-        done = meshkit("config", *arguments, "--registry", registry, folder=folder)
+        url = any_services.registry
+        done = meshkit("config", *arguments, "--registry", url, folder=tmp_path)
         assert done.returncode == 0, done.stderr
 
     def limits() -> list[bytes]:
         return [urllib.request.urlopen(f"{each.url}/limit").read() for each in shops]
 
     change("put", "shop/max_items", "20")
-    shops = services.start_all("limits:Shop", 2)
+    shops = any_services.start_all("limits:Shop", 2)
     assert limits() == [b"20", b"20"]
     change("put", "shop/max_items", "30")
     eventually(lambda: limits() == [b"30", b"30"])
