@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from typing_extensions import TypeAliasType
 
 from meshkit import ConfigError
 from meshkit.config.fields import did_you_mean, slots
@@ -57,6 +58,16 @@ def test_texts_are_read_as_environment_variables_are() -> None:
         b"\xff",
     )
     assert (made_of.root.root, made_of.rows.root) == (7, [7])
+
+
+def test_a_named_type_is_what_it_stands_for() -> None:
+    names = TypeAliasType("names", list[str])
+
+    class Named(BaseModel):
+        words: names = []
+        either: names | None = None
+
+    assert made(Named, words='["a"]', either='["b"]') == {"words": ["a"], "either": ["b"]}
 
 
 def test_parts_complete_each_other_and_the_more_specific_wins() -> None:
