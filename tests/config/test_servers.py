@@ -1,4 +1,4 @@
-"""A configuration in a real Consul that goes away and comes back."""
+"""A configuration in real servers that go away and come back."""
 
 from __future__ import annotations
 
@@ -11,34 +11,40 @@ from pydantic import BaseModel
 from meshkit import LiveConfig
 from meshkit.config import live
 from meshkit.registry import open_registry
-from tests.servers.fixtures import MakeConsul
 from tests.support.waiting import aeventually
 
-pytestmark = pytest.mark.consul
+SERVERS = [
+    pytest.param("make_consul", marks=pytest.mark.consul),
+    pytest.param("make_zookeeper", marks=pytest.mark.zookeeper),
+]
 
 
 class Limits(BaseModel, frozen=True):
     max_items: int = 10
 
 
-async def test_it_goes_away_and_comes_back(
-    make_consul: MakeConsul, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("maker", SERVERS)
+async def test_the_registry_goes_away_and_comes_back(
+    request: pytest.FixtureRequest,
+    maker: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The last values stay; a start meanwhile has the defaults; all are live when it is back."""
     caplog.set_level(logging.INFO, "meshkit.config")
     monkeypatch.setattr(live, "FIRST_LIST", 0.5)
-    consul = make_consul()
-    async with open_registry(consul.url) as registry:
+    server = request.getfixturevalue(maker)()
+    async with open_registry(server.url) as registry:
         await registry.kv.put("config/orders/max_items", b"20")
-    async with LiveConfig(Limits, consul.url, "orders") as early:
+    async with LiveConfig(Limits, server.url, "orders") as early:
         assert early.value.max_items == 20
-        await asyncio.to_thread(consul.stop)
+        await asyncio.to_thread(server.stop)
         await aeventually(lambda: asyncio.sleep(0, early.error is not None))
-        async with LiveConfig(Limits, consul.url, "orders") as late:
+        async with LiveConfig(Limits, server.url, "orders") as late:
             await asyncio.sleep(1)
             assert (early.value.max_items, late.value.max_items) == (20, 10)
-            await asyncio.to_thread(consul.start)
-            async with open_registry(consul.url) as registry:
+            await asyncio.to_thread(server.start)
+            async with open_registry(server.url) as registry:
                 await registry.kv.put("config/orders/max_items", b"30")
             for config in (early, late):
                 await aeventually(lambda: asyncio.sleep(0, config.value.max_items == 30))  # noqa: B023
