@@ -5,5 +5,7 @@ import sys
 if pytest := sys.modules.get("pytest"):
     # Failed assertions then show their values, as in your own test files.
     pytest.register_assert_rewrite(
-        "meshkit.testing.reading_contract", "meshkit.testing.registry_contract"
+        "meshkit.testing.reading_contract",
+        "meshkit.testing.registry_contract",
+        "meshkit.testing.unreachable_contract",
     )

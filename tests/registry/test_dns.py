@@ -19,6 +19,7 @@ from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
 from meshkit.registry import Registry, open_registry
 from meshkit.testing.reading_contract import Opener, ReadOnlyContract
 from meshkit.testing.registry_fixtures import open_files
+from meshkit.testing.unreachable_contract import UnreachableContract
 from meshkit.testing.watched import Watched
 from tests.registry.dns_server import TCP, UDP, DnsServer
 from tests.servers.ports import free_ports
@@ -83,6 +84,13 @@ class TestDns(ReadOnlyContract):
     async def opener(self, serve: Serve) -> Opener:
         server = await serve()
         return lambda: open_registry(f"dns://{server.address}/test")
+
+
+class TestDnsIsDown(UnreachableContract):
+    @pytest.fixture
+    def opener(self) -> Opener:
+        url = f"dns://{DnsServer().address}/test"
+        return lambda: open_registry(url)
 
 
 # --- what answers mean ----------------------------------------------------------------------------

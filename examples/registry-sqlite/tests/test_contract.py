@@ -7,6 +7,7 @@ import pytest
 from meshkit.model import Instance
 from meshkit.registry import Registry, open_registry
 from meshkit.testing.registry_contract import Opener, RegistryContract
+from meshkit.testing.unreachable_contract import UnreachableContract
 
 
 class TestSqlite(RegistryContract):
@@ -20,3 +21,9 @@ class TestSqlite(RegistryContract):
         with sqlite3.connect(self.file) as connection:
             connection.execute("DELETE FROM instances WHERE id = ?", (instance.id,))
         connection.close()
+
+
+class TestSqliteIsAway(UnreachableContract):
+    @pytest.fixture
+    def opener(self, file: Path) -> Opener:
+        return lambda: open_registry(f"sqlite://{file.parent}/nowhere/{file.name}")
