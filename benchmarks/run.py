@@ -24,8 +24,18 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 from measure import BenchmarkError, Result
 from report import table, write
 
-NAMES = ("startup_http", "cpu_http", "instances", "join_consul", "help", "idle")
-SERVERS = {"TEST_CONSUL", "TEST_SERVERS"}
+NAMES = (
+    "startup_http",
+    "cpu_http",
+    "instances",
+    "join_consul",
+    "help",
+    "idle",
+    "watch_latency",
+    "watch_many",
+    "registry_load",
+)
+SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 
 
 def main() -> int:

@@ -8,6 +8,8 @@ import pytest
 from tests.servers.fixtures import (
     consul,
     consul_agent,
+    consul_cluster,
+    consul_datacenters,
     consul_program,
     etcd,
     etcd_members,
@@ -24,6 +26,8 @@ from tests.support.processes import Processes, processes
 __all__ = [
     "consul",
     "consul_agent",
+    "consul_cluster",
+    "consul_datacenters",
     "consul_program",
     "etcd",
     "etcd_members",

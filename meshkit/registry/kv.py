@@ -29,7 +29,8 @@ class Entry:
     Attributes:
         key: see :func:`check_key`.
         value: at most ``VALUE_LIMIT`` bytes.
-        revision: another number after each write of the key, never ``ABSENT``; opaque otherwise.
+        revision: another number after each change, also of a key that was removed and made again;
+            never ``ABSENT``, opaque otherwise. Writing the value that is there may change nothing.
     """
 
     key: str

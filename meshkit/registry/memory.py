@@ -6,15 +6,20 @@ All registries opened with one name share their content, across threads and even
 from __future__ import annotations
 
 import asyncio
+import operator
 import threading
 from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
 from meshkit.errors import LeaseLost
 from meshkit.model import Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import Lease, Registry, summarize
+from meshkit.registry.kv import ABSENT, Entry, KeyValue, check_key, check_value
 from meshkit.registry.url import RegistryUrl
 
 TTL = 30.0
+
+Value = TypeVar("Value")
 
 
 class Store:
@@ -22,6 +27,7 @@ class Store:
 
     def __init__(self) -> None:
         self.instances: dict[str, Instance] = {}
+        self.entries: dict[str, Entry] = {}
         self.revision = 0
         self.lock = threading.Lock()
         self.listeners: set[Callable[[], None]] = set()
@@ -40,6 +46,7 @@ class Store:
         """Forget everything, as a registry that was restarted empty."""
         with self.lock:
             self.instances.clear()
+            self.entries.clear()
             self._changed()
 
     def snapshot(self, service: str) -> Snapshot:
@@ -54,6 +61,53 @@ class Store:
         with self.lock:
             return summarize(self.instances.values())
 
+    def write(self, key: str, value: bytes, expect: int | None) -> Entry | None:
+        """Write an entry; None when ``expect`` is not its revision."""
+        with self.lock:
+            if expect not in (None, self._revision_of(key)):
+                return None
+            # The store's own count, which goes on when a key is removed: it never repeats.
+            entry = Entry(key=key, value=value, revision=self.revision + 1)
+            self.entries[key] = entry
+            self._changed()
+            return entry
+
+    def erase(self, key: str, expect: int | None) -> bool:
+        """Remove an entry; False when there is none, or another than expected."""
+        with self.lock:
+            if key not in self.entries or expect not in (None, self._revision_of(key)):
+                return False
+            del self.entries[key]
+            self._changed()
+            return True
+
+    def list(self, prefix: str) -> tuple[Entry, ...]:
+        with self.lock:
+            keys = sorted(key for key in self.entries if key.startswith(prefix))
+            return tuple(self.entries[key] for key in keys)
+
+    async def follow(
+        self, read: Callable[[], Value], same: Callable[[Value, Value], bool]
+    ) -> AsyncGenerator[Value, None]:
+        """Yield what is read, at once and whenever it is another than before."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(changed.set)
+
+        self.listen(notify)
+        try:
+            seen: Value | None = None
+            while True:
+                changed.clear()
+                now = read()
+                if seen is None or not same(now, seen):
+                    yield (seen := now)
+                await changed.wait()
+        finally:
+            self.unlisten(notify)
+
     def listen(self, listener: Callable[[], None]) -> None:
         with self.lock:
             self.listeners.add(listener)
@@ -61,6 +115,10 @@ class Store:
     def unlisten(self, listener: Callable[[], None]) -> None:
         with self.lock:
             self.listeners.discard(listener)
+
+    def _revision_of(self, key: str) -> int:
+        entry = self.entries.get(key)
+        return entry.revision if entry else ABSENT
 
     def _changed(self) -> None:
         self.revision += 1
@@ -86,6 +144,10 @@ class MemoryRegistry(Registry):
         super().__init__(url)
         self._store = store(name)
 
+    @property
+    def kv(self) -> MemoryKeyValue:
+        return MemoryKeyValue(self._store)
+
     async def register(self, instance: Instance) -> Lease:
         self._store.put(instance)
         return Lease(instance_id=instance.id, ttl=TTL)
@@ -97,28 +159,38 @@ class MemoryRegistry(Registry):
     async def deregister(self, instance_id: str) -> None:
         self._store.remove(instance_id)
 
-    async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
-        loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-        def notify() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(changed.set)
-
-        self._store.listen(notify)
-        try:
-            seen: tuple[Instance, ...] | None = None
-            while True:
-                changed.clear()
-                snapshot = self._store.snapshot(service)
-                if snapshot.instances != seen:
-                    seen = snapshot.instances
-                    yield snapshot
-                await changed.wait()
-        finally:
-            self._store.unlisten(notify)
+    def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+        return self._store.follow(
+            lambda: self._store.snapshot(service),
+            lambda one, other: one.instances == other.instances,
+        )
 
     async def services(self) -> tuple[ServiceInfo, ...]:
         return self._store.services()
+
+
+class MemoryKeyValue(KeyValue):
+    """The key-value store of one name."""
+
+    propagation = 0.05
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, key: str) -> Entry | None:
+        return self._store.entries.get(check_key(key))
+
+    async def list(self, prefix: str = "") -> tuple[Entry, ...]:
+        return self._store.list(prefix)
+
+    async def put(self, key: str, value: bytes, *, expect: int | None = None) -> Entry | None:
+        return self._store.write(check_key(key), check_value(key, value), expect)
+
+    async def delete(self, key: str, *, expect: int | None = None) -> bool:
+        return self._store.erase(check_key(key), expect)
+
+    def watch(self, prefix: str = "") -> AsyncGenerator[tuple[Entry, ...], None]:
+        return self._store.follow(lambda: self._store.list(prefix), operator.eq)
 
 
 def open_memory(url: RegistryUrl) -> MemoryRegistry:

@@ -8,4 +8,7 @@ if pytest := sys.modules.get("pytest"):
         "meshkit.testing.reading_contract",
         "meshkit.testing.registry_contract",
         "meshkit.testing.unreachable_contract",
+        "meshkit.testing.keyvalue_contract",
+        "meshkit.testing.keyvalue_fixtures",
+        "meshkit.testing.keyvalue_watches",
     )

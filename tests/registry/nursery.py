@@ -11,6 +11,7 @@ All end when stdin does.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from meshkit.errors import LeaseLost, MeshError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
 from meshkit.registry.base import Lease
+from meshkit.registry.kv import ABSENT, VALUE_LIMIT
 
 
 def make(service: str, instance_id: str, weight: int = 1) -> Instance:
@@ -130,6 +132,28 @@ class Worker:
         temp.replace(truth)
         os.read(self.alive, 1)
         os._exit(0)
+
+    async def count(self, key: str, times: str, log: str) -> None:
+        """Count up so many times by compare-and-set, noting each success in a file; live on."""
+        self.answer("ok")
+        kv = self.registry.kv
+        with Path(log).open("ab", buffering=0) as notes:
+            for _ in range(int(times)):
+                put = None
+                while put is None:
+                    old = await kv.get(key)
+                    n = int(old.value.split(maxsplit=1)[0]) + 1 if old else 1
+                    value = b"%d " % n * 10_000
+                    put = await kv.put(key, value, expect=old.revision if old else ABSENT)
+                notes.write(b"%d %d\n" % (n, put.revision))
+        os.read(self.alive, 1)
+        os._exit(0)
+
+    async def fill(self, key: str) -> None:
+        """Write large values again and again, until killed."""
+        self.answer("ok")
+        for n in itertools.count(1):
+            await self.registry.kv.put(key, b"%07d " % n * (VALUE_LIMIT // 8))
 
 
 def spawn(url: str, alive: int, others: list[int]) -> tuple[int, int, int]:

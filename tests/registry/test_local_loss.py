@@ -17,6 +17,7 @@ from meshkit.errors import LeaseLost, MeshError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, Registry, open_registry
 from meshkit.registry.local import notifier
+from meshkit.registry.local.folder import Folder
 from meshkit.testing.watched import Watched
 
 USER = Instance(id="users-1", service="users", endpoints={"http": Endpoint("127.0.0.1", 8000)})
@@ -104,8 +105,10 @@ async def test_failed_read_is_no_empty_list(registry: Registry, folder: Path) ->
     await registry.aclose()
 
 
-async def test_too_many_open_files_is_no_empty_list(registry: Registry) -> None:
+async def test_too_many_open_files_is_no_empty_list(registry: Registry, folder: Path) -> None:
     await registry.register(USER)
+    spare = folder / "spare"
+    spare.touch()
     async with Watched(registry.watch("users")) as watched:
         await watched.next()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -113,8 +116,9 @@ async def test_too_many_open_files_is_no_empty_list(registry: Registry) -> None:
         try:
             with pytest.raises(RegistryUnavailable, match=r"can't list users: .*open files"):
                 await registry.instances("users")
+            spare.unlink()  # so that the watch has to look
             with pytest.raises(RegistryUnavailable):
-                await watched.next()  # at the next poll
+                await watched.next()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert await ids(registry) == ["users-1"]
@@ -205,6 +209,33 @@ async def test_services_are_watched_without_the_poll(
             await watched.nothing(seconds=0.2)
             await registry.register(Instance(id=f"users-{count}", service="users"))
             assert [each.instances for each in await watched.next()] == [count]
+    await registry.aclose()
+
+
+async def test_an_idle_watch_reads_no_instance(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poll looks at the folder alone; a hundred watches must not cost a hundred reads."""
+    monkeypatch.setattr(notifier, "POLL", 0.01)
+    await registry.register(USER)
+    reads = 0
+    read = Folder.instances
+
+    def counted(self: Folder) -> tuple[Instance, ...]:
+        nonlocal reads
+        reads += 1
+        return read(self)
+
+    monkeypatch.setattr(Folder, "instances", counted)
+    async with Watched(registry.watch("users")) as watched:
+        await watched.next()
+        await watched.nothing(seconds=0.5)
+        idle = reads
+        await watched.nothing(seconds=0.5)
+        assert reads == idle
+        (folder / "users-1.json").replace(folder / "users-1.json.bak")
+        assert (await watched.next()).instances == ()
+        assert reads > idle
     await registry.aclose()
 
 

@@ -26,6 +26,17 @@ class Ports:
     dns: int
     server: int
     serf_lan: int
+    serf_wan: int = -1  # -1: no other datacenter is spoken to
+
+
+def free_consul_ports(count: int) -> list[Ports]:
+    """Return the ports of so many agents; one call for all that run at once."""
+    fields = ("http", "https", "dns", "server", "serf_lan")
+    found = free_ports(count * len(fields))
+    return [
+        Ports(**dict(zip(fields, found[first : first + len(fields)], strict=True)))
+        for first in range(0, len(found), len(fields))
+    ]
 
 
 class Consul(ServerProcess):
@@ -38,6 +49,7 @@ class Consul(ServerProcess):
         settings: more of the agent's configuration.
         tls: listen over https too, by the certificates in ``settings``.
         alone: wait in vain for two more servers, so that there is no leader.
+        ports: where it listens; free ones unless given.
     """
 
     def __init__(
@@ -49,10 +61,10 @@ class Consul(ServerProcess):
         settings: Mapping[str, Any] | None = None,
         tls: bool = False,
         alone: bool = False,
+        ports: Ports | None = None,
     ) -> None:
         super().__init__(program, folder)
-        http, https, dns, server, serf = free_ports(5)
-        self.ports = Ports(http=http, https=https, dns=dns, server=server, serf_lan=serf)
+        self.ports = ports or free_consul_ports(1)[0]
         self.token = ""
         self._tls = tls
         self._alone = alone
@@ -71,14 +83,19 @@ class Consul(ServerProcess):
         return f"consul://{self.address}"
 
     def command(self) -> list[str]:
-        ports = dataclasses.asdict(self.ports) | {"serf_wan": -1, "grpc": -1}
+        kind = ["-server", "-bootstrap-expect=3", f"-data-dir={self.folder / 'data'}"]
+        file = self.write_settings({"node_name": "test"})
+        return ["agent", *(kind if self._alone else ["-dev"]), f"-config-file={file}"]
+
+    def write_settings(self, defaults: Mapping[str, Any]) -> Path:
+        """Write the agent's configuration, in which its own settings win over ``defaults``."""
+        ports = dataclasses.asdict(self.ports) | {"grpc": -1}
         if not self._tls:
             ports["https"] = -1
-        settings = {"node_name": "test", "bind_addr": "127.0.0.1", "ports": ports} | self._settings
+        common = {"bind_addr": "127.0.0.1", "ports": ports}
         file = self.folder / "settings.json"
-        file.write_text(json.dumps(settings))
-        kind = ["-server", "-bootstrap-expect=3", f"-data-dir={self.folder / 'data'}"]
-        return ["agent", *(kind if self._alone else ["-dev"]), f"-config-file={file}"]
+        file.write_text(json.dumps(common | dict(defaults) | self._settings))
+        return file
 
     def ready(self) -> bool:
         try:

@@ -10,6 +10,11 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.servers.consul import Consul
+from tests.servers.consul_cluster import (
+    ConsulCluster,
+    make_consul_cluster,
+    make_consul_datacenters,
+)
 from tests.servers.etcd import Etcd, etcd_cluster
 from tests.servers.process import ServerProcess
 from tests.servers.programs import require_program
@@ -99,6 +104,25 @@ def make_consul(consul_program: Path, tmp_path: Path) -> Iterator[MakeConsul]:
     """Start agents of the test's own, by the options of :class:`Consul`; ended with the test."""
     with making(Consul, consul_program, tmp_path / "consul") as make:
         yield make
+
+
+@pytest.fixture
+def consul_cluster(consul_program: Path, tmp_path: Path) -> Iterator[ConsulCluster]:
+    """Three servers and a client agent of the test's own, quick to find a new leader."""
+    cluster = make_consul_cluster(consul_program, tmp_path / "consul-cluster")
+    with together(cluster.members):
+        cluster.wait_healthy()
+        yield cluster
+
+
+@pytest.fixture
+def consul_datacenters(consul_program: Path, tmp_path: Path) -> Iterator[list[ConsulCluster]]:
+    """Datacenters ``dc1`` and ``dc2`` of one server each, that know each other."""
+    found = make_consul_datacenters(consul_program, tmp_path / "datacenters", "dc1", "dc2")
+    with together([member for each in found for member in each.members]):
+        for each in found:
+            each.wait_datacenters(len(found))
+        yield found
 
 
 @pytest.fixture(scope="session")

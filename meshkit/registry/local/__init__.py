@@ -7,6 +7,8 @@ One JSON file per instance, in a folder per service, readable with ``ls`` and ``
 An instance is there as long as its process lives: the process holds a lock on ``<id>.lock``,
 which the kernel frees however the process ends. All processes of one user on one machine meet in
 a namespace, also containers that share the folder; other users' folders are refused.
+
+Values are files too, in the folder ``_kv`` beside those of the services.
 """
 
 from __future__ import annotations

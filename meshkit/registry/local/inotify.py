@@ -18,6 +18,7 @@ DELETE = 0x200
 DELETE_SELF = 0x400
 MOVE_SELF = 0x800
 IGNORED = 0x8000  # the watch has ended: its folder was removed
+IS_FOLDER = 0x4000_0000
 ONLY_FOLDERS = 0x0100_0000
 NOT_UNLINKED = 0x0400_0000  # no news of files that have no name any more
 
@@ -44,8 +45,8 @@ class Inotify:
         """End a watch."""
         self._check(self._libc.inotify_rm_watch(self.fd, watch))
 
-    def read(self) -> Iterator[tuple[int, int]]:
-        """Yield the waiting events as (watch, mask); nothing when there are none."""
+    def read(self) -> Iterator[tuple[int, int, str]]:
+        """Yield the waiting events as (watch, mask, file's name); nothing when there are none."""
         try:
             events = os.read(self.fd, _BUFFER)
         except BlockingIOError:
@@ -53,8 +54,10 @@ class Inotify:
         offset = 0
         while offset < len(events):
             watch, mask, _, name_length = _EVENT.unpack_from(events, offset)
-            offset += _EVENT.size + name_length
-            yield watch, mask
+            offset += _EVENT.size
+            name = events[offset : offset + name_length].rstrip(b"\0")
+            offset += name_length
+            yield watch, mask, os.fsdecode(name)
 
     def close(self) -> None:
         """End all watches."""
@@ -65,3 +68,13 @@ class Inotify:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         return result
+
+
+def matters(mask: int, name: str) -> bool:
+    """Whether an event can mean another list.
+
+    A new file counts once it has its final name; what begins with a colon serves other files.
+    """
+    if mask & IS_FOLDER:
+        return True
+    return not mask & CREATE and not name.endswith(".tmp") and not name.startswith(":")

@@ -22,14 +22,14 @@ _held: set[LockFile] = set()
 
 
 class LockFile:
-    """An exclusive lock on a file, held until :meth:`release` or the end of the process."""
+    """A lock on a file, held until :meth:`release` or the end of the process."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
 
     @classmethod
-    def acquire(cls, path: Path, *, announce: bool) -> Self | None:
+    def acquire(cls, path: Path, *, announce: bool, shared: bool = False) -> Self | None:
         """Lock the file, made if needed; None when somebody else has it locked.
 
         Args:
@@ -37,17 +37,19 @@ class LockFile:
             announce: open it for writing, so that watchers of the folder are told when it is
                 closed. The kernel closes it for a process that is killed, which makes this the
                 fastest news of a death, and it reaches containers that share the folder.
+            shared: with others who share it, instead of alone.
 
         Raises:
             OSError: the file can't be made or locked.
         """
         mode = os.O_WRONLY if announce else os.O_RDONLY
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         while True:
             with _forking:
                 lock = cls(path, os.open(path, mode | os.O_CREAT | os.O_NOFOLLOW, 0o600))
                 _held.add(lock)
             try:
-                fcntl.flock(lock._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock._fd, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock._close()
                 return None

@@ -13,11 +13,14 @@ from meshkit.errors import ConfigError, LeaseLost, RegistryError, RegistryUnavai
 from meshkit.model import INSTANCE_ID, SERVICE_NAME, Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import Lease, Registry, summarize
 from meshkit.registry.local.folder import FileId, Folder, folders
+from meshkit.registry.local.keyvalue import LocalKeyValue
 from meshkit.registry.local.lock import LockFile
 from meshkit.registry.local.notifier import POLL_ALONE, Changes, Notifier
+from meshkit.registry.local.values import ValueFolder
 from meshkit.state import private_dir
 
 TTL = 15.0
+VALUES = "_kv"  # no service's name
 # Who sweeps or looks holds a free lock for microseconds, or for as long as a busy machine lets
 # it wait in between: try again.
 LOCK_TRIES, LOCK_PAUSE = 150, 0.01
@@ -38,7 +41,7 @@ class LocalRegistry(Registry):
     Args:
         url: for messages.
         path: private folders, each in the one before; the last one is the namespace's and
-            holds a folder for each service.
+            holds a folder for each service and one for values.
         inotify: False to rely on the poll alone, as on systems without inotify.
     """
 
@@ -50,7 +53,12 @@ class LocalRegistry(Registry):
         self._path = path
         self._own: dict[str, Registration] = {}
         self._notifier = Notifier(inotify=inotify)
+        self._kv = LocalKeyValue(url, self._values, self._notifier, self._errors)
         self._closed = False
+
+    @property
+    def kv(self) -> LocalKeyValue:
+        return self._kv
 
     async def register(self, instance: Instance) -> Lease:
         """Register, for as long as this process lives or until it is deregistered.
@@ -146,6 +154,11 @@ class LocalRegistry(Registry):
         if not SERVICE_NAME.fullmatch(service):
             raise ConfigError(f"invalid service name {service!r}")
         folder = Folder(self._root() / service)
+        self._make(folder.path)
+        return folder
+
+    def _values(self) -> ValueFolder:
+        folder = ValueFolder(self._root() / VALUES)
         self._make(folder.path)
         return folder
 

@@ -1,0 +1,79 @@
+"""Requests per second that 100 idle instances cause at the registry: heartbeats, nothing else.
+
+The instances are registrations as `meshkit run` makes them, each on a thread and a connection of
+its own, in one process. Counted is what the server itself has received: Consul's requests in its
+log, etcd's messages and ZooKeeper's packets in their own metrics. The embedded registry has no
+server; its renewals look at a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Callable
+
+from engines import RAW, Running, running
+from measure import BenchmarkError, Result
+
+from meshkit import Endpoint, Instance
+from meshkit.registry import open_registry
+from meshkit.runtime.registration import Registration
+from tests.servers.consul import Consul
+
+ROUNDS = 1
+INSTANCES = 100
+SETTLE = 5.0
+WINDOW = 30.0
+
+
+async def run(rounds: int) -> list[Result]:
+    return [await measure(name, rounds) for name in RAW if name in COUNTERS]
+
+
+async def measure(name: str, rounds: int) -> Result:
+    async with running(name) as registry:
+        count = functools.partial(COUNTERS[name], registry)
+        fleet = [
+            Registration(functools.partial(open_registry, registry.url), make(each), lag_limit=5)
+            for each in range(INSTANCES)
+        ]
+        for registration in fleet:
+            registration.start()
+        try:
+            registered = await asyncio.gather(*(each.first(30.0) for each in fleet))
+            if not all(registered):
+                raise BenchmarkError(f"{registry.url}: {registered.count(False)} not registered")
+            await asyncio.sleep(SETTLE)
+            rates = [await rate(count) for _ in range(rounds)]
+        finally:
+            await asyncio.gather(*(each.stop() for each in fleet))
+    return Result(
+        name=f"load_{name}",
+        limit=None,
+        values=rates,
+        note=f"by {INSTANCES} instances in {WINDOW:.0f} s",
+        unit="/s",
+    )
+
+
+async def rate(count: Callable[[], int]) -> float:
+    before = await asyncio.to_thread(count)
+    await asyncio.sleep(WINDOW)
+    return (await asyncio.to_thread(count) - before) / WINDOW
+
+
+def make(number: int) -> Instance:
+    return Instance(
+        id=f"users-{number}",
+        service="users",
+        endpoints={"http": Endpoint("127.0.0.1", 10_000 + number)},
+    )
+
+
+def consul_requests(registry: Running) -> int:
+    assert isinstance(registry.server, Consul)
+    return len(re.findall(r"agent\.http: Request finished", registry.server.log))
+
+
+COUNTERS: dict[str, Callable[[Running], int]] = {"consul": consul_requests}

@@ -1,0 +1,168 @@
+"""A consumer that watches 200 services with 5,000 instances, beside one that watches a single one.
+
+Both are processes of their own on the same registry, which holds all 5,000. An instance of the
+service that both watch is changed again and again: how long until each has the new list, and the
+CPU time that it took. Then nothing changes for 20 s: CPU in clock ticks (10 ms on most machines),
+and the memory that only the process holds (USS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import resource
+import sys
+from pathlib import Path
+
+import consumer
+from engines import RAW, Running, running as running_registry
+from measure import BenchmarkError, Result, compare, now
+from processes import TICK, Process, cpu_seconds, private_memory, running
+
+from meshkit import Endpoint, Instance
+from meshkit.registry import open_registry
+from meshkit.registry.base import Registry
+from tests.servers.consul import Consul
+
+ROUNDS = 40
+SERVICES, EACH = 200, 25
+AT_ONCE = 16
+FILES = 12_000  # the embedded registry holds an open file for each instance
+IDLE = 20.0
+LIMIT = 120.0
+POLL = 0.001
+
+PROGRAM = Path(consumer.__file__)
+
+
+async def run(rounds: int) -> list[Result]:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
+    results: list[Result] = []
+    for name in RAW:
+        async with running_registry(name) as registry, open_registry(registry.url) as writer:
+            await fill(registry, writer)
+            results += await measure(registry, writer, rounds)
+    return results
+
+
+async def measure(registry: Running, writer: Registry, rounds: int) -> list[Result]:
+    many = [sys.executable, str(PROGRAM), registry.url, str(SERVICES)]
+    single = [sys.executable, str(PROGRAM), registry.url, "1"]
+    with running(many) as ours, running(single) as base:
+        await ready(ours, SERVICES * EACH)
+        await ready(base, EACH)
+        before = cpu_seconds(ours.pid), cpu_seconds(base.pid)
+        times = [await change(writer, f"v{number}", ours, base) for number in range(rounds)]
+        used = cpu_seconds(ours.pid) - before[0], cpu_seconds(base.pid) - before[1]
+        await writer.deregister(consumer.CHANGING)
+        memory = private_memory(ours.pid), private_memory(base.pid)
+        idle = await quiet(ours, base)
+    name = f"many_{registry.name}"
+    ratios = compare(
+        f"{name}_seen",
+        [each[0] for each in times],
+        [each[1] for each in times],
+        limit=1.3,
+        unit="ms",
+    )
+    per_change = [1000 * seconds / rounds for seconds in used]
+    return [
+        ratios,
+        compare(f"{name}_cpu_per_change", per_change[:1], per_change[1:], limit=None, unit="ms"),
+        compare(f"{name}_private_memory", memory[:1], memory[1:], limit=None, unit="MiB"),
+        Result(
+            name=f"{name}_idle_cpu",
+            limit=None,
+            values=[idle[0] / TICK],
+            note=f"{1000 * idle[0]:.3g} against {1000 * idle[1]:.3g} ms in {IDLE:.0f} s",
+            unit="ticks",
+        ),
+    ]
+
+
+async def fill(registry: Running, writer: Registry) -> None:
+    """Register all instances."""
+    numbers = itertools.count()
+    fleet = (
+        make(consumer.service(service), f"i{service:03}-{each:02}", next(numbers))
+        for service in range(SERVICES)
+        for each in range(EACH)
+    )
+
+    async def work() -> None:
+        for instance in fleet:
+            if isinstance(registry.server, Consul):
+                # Without a check: nobody is here to renew five thousand of them.
+                await asyncio.to_thread(register_unchecked, registry.server, instance)
+            else:
+                await writer.register(instance)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(work())
+
+
+def register_unchecked(server: Consul, instance: Instance) -> None:
+    from meshkit.registry.consul.codec import encode  # noqa: PLC0415
+
+    body = encode(instance)
+    del body["Check"]
+    server.put("/v1/agent/service/register", json.loads(json.dumps(body)))
+
+
+def make(service: str, name: str, number: int, version: str = "1.0.0") -> Instance:
+    endpoints = {
+        "http": Endpoint("127.0.0.1", 1024 + number),
+        "grpc": Endpoint("127.0.0.1", 32_768 + number % 30_000),
+    }
+    return Instance(
+        id=name,
+        service=service,
+        version=version,
+        tags=("v1", "blue"),
+        metadata={"team": "shop", "commit": "0f3c2a1"},
+        endpoints=endpoints,
+        zone="a",
+    )
+
+
+async def ready(process: Process, instances: int) -> None:
+    """Wait until the consumer has all lists."""
+    deadline = now() + LIMIT
+    while f"ready {instances}" not in process.output:
+        process.check()
+        if now() > deadline:
+            raise BenchmarkError(f"{process.output.strip() or 'nothing'} instead of {instances}")
+        await asyncio.sleep(0.1)
+
+
+async def change(writer: Registry, version: str, *processes: Process) -> tuple[float, ...]:
+    """Change an instance; return after how many milliseconds each process had it."""
+    await asyncio.sleep(0.3)
+    began = now()
+    await writer.register(make(consumer.service(0), consumer.CHANGING, 0, version))
+    return tuple([1000 * (await seen(process, version) - began) for process in processes])
+
+
+async def seen(process: Process, version: str) -> float:
+    deadline = now() + LIMIT
+    while now() < deadline:
+        for line in reversed(process.output.splitlines()):
+            words = line.split()
+            if words[0] == "seen" and words[2:] == [version]:
+                return float(words[1])
+        process.check()
+        await asyncio.sleep(POLL)
+    raise BenchmarkError(f"a change was not seen within {LIMIT:.0f} s")
+
+
+async def quiet(*processes: Process) -> list[float]:
+    """Return the CPU seconds that each uses while nothing changes."""
+    await asyncio.sleep(2)
+    before = [cpu_seconds(each.pid) for each in processes]
+    await asyncio.sleep(IDLE)
+    return [
+        cpu_seconds(each.pid) - earlier for each, earlier in zip(processes, before, strict=True)
+    ]
