@@ -90,7 +90,6 @@ class Store:
         if self._reader is None or self._writer is None or number != self._number:
             self.close()
             self._writer = sqlite3.connect(self._file, timeout=BUSY_LIMIT)
-            self._writer.execute("PRAGMA journal_mode = WAL")  # readers and writers never wait
             self._writer.execute(SCHEMA)
             self._reader = sqlite3.connect(self._file, timeout=BUSY_LIMIT)
             self._number = self._file.stat().st_ino
