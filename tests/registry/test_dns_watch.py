@@ -1,6 +1,7 @@
 """Watches of ``dns://``: when they ask again, and how they end."""
 
 import asyncio
+import sys
 
 import dns.flags
 import dns.message
@@ -113,3 +114,38 @@ async def test_cancelling_ends_a_question_under_way(serve_dns: Serve) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await read
     await nothing_left(files, tasks)
+
+
+CANCEL_MANY = """
+import asyncio, sys, uvloop
+from meshkit.registry import open_registry
+from meshkit.testing.registry_fixtures import open_files
+
+async def cancel_many(times):
+    async with open_registry(sys.argv[1]) as registry:
+        for turn in range(times):
+            read = asyncio.create_task(registry.instances("users"))
+            for _ in range(turn % 8):
+                await asyncio.sleep(0)
+            read.cancel()
+            await asyncio.wait({read})
+    await asyncio.sleep(0.1)
+    return open_files()
+
+async def main():
+    first = await cancel_many(16)
+    print(await cancel_many(80) - first)
+
+uvloop.run(main())
+"""
+
+
+async def test_cancelling_leaves_no_socket_on_uvloop_either(serve_dns: Serve) -> None:
+    """Services run on it, and it keeps a datagram socket whose making was cancelled."""
+    pytest.importorskip("uvloop")
+    server = await serve_dns()
+    server.twist = lambda query, answer, way: None
+    command = [sys.executable, "-c", CANCEL_MANY, f"dns://{server.address}/test"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert (process.returncode, int(output)) == (0, 0)
