@@ -72,7 +72,7 @@ def pids(services: list[ServiceProcess]) -> set[str]:
 
 @pytest.mark.consul
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 async def test_all_of_the_own_datacenter_go_and_come_back(
     mesh: Mesh, near: Processes, far: Processes, how: signal.Signals
 ) -> None:
