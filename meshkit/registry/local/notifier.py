@@ -176,9 +176,9 @@ class Notifier:
 
 
 def stamp(folder: Path) -> Stamp:
-    """Return what differs once files of the folder come, go or are renamed."""
+    """Return what differs once its files come, go or are renamed, or its owner or mode change."""
     try:
         info = os.stat(folder)  # noqa: PTH116 - a third of the cost of Path's
     except OSError:
         return 0, 0, 0
-    return info.st_dev, info.st_ino, info.st_mtime_ns
+    return info.st_dev, info.st_ino, info.st_ctime_ns
