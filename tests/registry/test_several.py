@@ -338,11 +338,10 @@ async def test_nothing_is_registered_after_the_deregistration(
     old.hung = False
     await asyncio.gather(registering, leaving, return_exceptions=True)
     await asyncio.sleep(0.2)
-    if pause:
-        assert old.ids == new.ids == []
-        with pytest.raises(LeaseLost):
-            await both.renew(Lease(instance_id=instance(1).id, ttl=9.0))
-        assert old.ids == new.ids == []
+    assert old.ids == new.ids == []
+    with pytest.raises(LeaseLost):
+        await both.renew(Lease(instance_id=instance(1).id, ttl=9.0))
+    assert old.ids == new.ids == []
 
 
 async def test_closing_ends_what_hangs(old: Faulty, new: Faulty) -> None:
