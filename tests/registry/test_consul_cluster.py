@@ -11,8 +11,10 @@ import pytest
 from meshkit.errors import LeaseLost, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance, Snapshot
 from meshkit.registry import Lease, Registry, open_registry
+from meshkit.runtime.registration import Registration
 from meshkit.testing.registry_contract import Opener, RegistryContract
 from tests.servers import ConsulCluster
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.consul, pytest.mark.slow]
 
@@ -201,3 +203,45 @@ async def test_a_killed_client_agent_keeps_what_it_had(consul_cluster: ConsulClu
         await asyncio.to_thread(client.start)
         await registry.renew(lease)  # the same lease: the agent's data is on its disk
         await follower.until(ids(USERS.id))
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["another node id", "a fixed node id"])
+async def test_an_emptied_client_agent_is_refused_by_its_servers_and_we_say_why(
+    consul_cluster: ConsulCluster, caplog: pytest.LogCaptureFixture, *, fixed: bool
+) -> None:
+    client = consul_cluster.client
+    before = client.get("/v1/agent/self")["Config"]["NodeID"]
+    if fixed:
+        client.configure(node_id=before)
+    registration = Registration(lambda: open_registry(client.url), USERS, lag_limit=5)
+    registration.start()
+    try:
+        assert await registration.first(10)
+        await asyncio.to_thread(replicated, consul_cluster, USERS)
+        await asyncio.to_thread(client.kill)
+        client.empty()
+        await asyncio.to_thread(client.start)
+        # It is registered anew, to which the agent says yes.
+        await asyncio.to_thread(eventually, lambda: USERS.id in client.get("/v1/agent/services"))
+        await asyncio.sleep(14)
+        warnings = [text for each in caplog.records if "list" in (text := each.getMessage())]
+        after = client.get("/v1/agent/self")["Config"]["NodeID"]
+        # A second one, that was never seen by the servers.
+        second = dataclasses.replace(USERS, id="users-2")
+        other = Registration(lambda: open_registry(client.url), second, lag_limit=5)
+        other.start()
+        try:
+            await asyncio.sleep(14)
+        finally:
+            await other.stop()
+    finally:
+        await registration.stop()
+    warnings += [text for each in caplog.records if "does not list" in (text := each.getMessage())]
+    if fixed:
+        assert warnings == []
+        return
+    assert f"accepted {USERS.id} but may list an earlier state after 10 s" in warnings[0]
+    assert "accepted users-2 but does not list it after 10 s" in warnings[1]
+    for warning in warnings:
+        assert f"know its node node4 by another id, {before}" in warning
+        assert f"is {after} now: give it a folder that lasts or a fixed node_id" in warning
