@@ -151,10 +151,10 @@ async def test_a_killed_leader_does_not_blind_who_watches(
             await asyncio.to_thread(leader.kill)
             second = dataclasses.replace(USERS, id="users-2")
             # The agent takes it at once, and tells its servers when they have a leader.
-            await registry.register(second)
-            registered = time.monotonic() - killed
-            await follower.until(ids(USERS.id, "users-2"))
-            seen = time.monotonic() - killed
+            async with beating(registry, second):
+                registered = time.monotonic() - killed
+                await follower.until(ids(USERS.id, "users-2"))
+                seen = time.monotonic() - killed
         outage = max((when for when, _ in follower.errors), default=killed) - killed
         assert all(USERS.id in found for when, found in follower.seen if when > killed)
         assert {type(error) for _, error in follower.errors} <= {RegistryUnavailable}
@@ -182,14 +182,14 @@ async def test_all_servers_down_and_back(consul_cluster: ConsulCluster) -> None:
         with pytest.raises(RegistryUnavailable) as caught:
             await registry.instances("users")
         assert "\n" not in str(caught.value)
-        await registry.register(dataclasses.replace(USERS, id="users-2"))
-        assert follower.snapshot is not None
-        assert ids(USERS.id)(follower.snapshot)
-        for server in consul_cluster.servers:
-            server.launch()
-        for server in consul_cluster.servers:
-            await asyncio.to_thread(server.wait_ready)
-        await follower.until(ids(USERS.id, "users-2"))
+        async with beating(registry, dataclasses.replace(USERS, id="users-2")):
+            assert follower.snapshot is not None
+            assert ids(USERS.id)(follower.snapshot)
+            for server in consul_cluster.servers:
+                server.launch()
+            for server in consul_cluster.servers:
+                await asyncio.to_thread(server.wait_ready)
+            await follower.until(ids(USERS.id, "users-2"))
 
 
 async def test_a_killed_client_agent_keeps_what_it_had(consul_cluster: ConsulCluster) -> None:

@@ -51,9 +51,10 @@ class TestConsulCached(RegistryContract):
         self.agent.put(f"/v1/agent/service/deregister/{instance.id}")
 
 
-@pytest.fixture
-async def shared(consul: Consul) -> AsyncIterator[Registry]:
-    async with open_registry(f"{consul.url}?watch_connections=0") as registry:
+@pytest.fixture(params=["", "&cached=true"])
+async def shared(consul: Consul, request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
+    url = f"{consul.url}?watch_connections=0{request.param}"
+    async with open_registry(url) as registry:
         yield registry
 
 
