@@ -1,0 +1,203 @@
+"""The registry on ZooKeeper: which nodes are written and read, and what is made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError, NotEmptyError
+
+from meshkit.errors import ConfigError, LeaseLost, RegistryError
+from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
+from meshkit.registry.base import Lease, Registry
+from meshkit.registry.zookeeper import codec
+from meshkit.registry.zookeeper.fleet import Fleet
+from meshkit.registry.zookeeper.folder import Folder
+from meshkit.registry.zookeeper.kv import ZooKeeperKeyValue
+from meshkit.registry.zookeeper.nodes import ensure
+from meshkit.registry.zookeeper.options import SESSION, ZooKeeperOptions
+from meshkit.registry.zookeeper.session import Session
+from meshkit.registry.zookeeper.sessions import Sessions
+
+log = logging.getLogger("meshkit.zookeeper")
+
+
+class ZooKeeperRegistry(Registry):
+    """See the package. An instance is there for as long as the session of who registered it.
+
+    That of a crashed process ends after its time (10 s by default, ``session=``) and up to one of
+    the servers' ticks (2 s by default); that of a closed registry at once.
+    """
+
+    # A change reaches a watcher in some 5 ms, and through a follower that lags, later.
+    propagation = 0.5
+    # All who lost their session are back within one heartbeat.
+    settle = 6.0
+
+    def __init__(self, url: str, options: ZooKeeperOptions) -> None:
+        super().__init__(url)
+        self._sessions = Sessions(options)
+        self._services = f"{options.path}/services"
+        self._place = options.place
+        self._peer = options.servers[0]
+        # Renewed at least as often as by default: it finds out that a session was lost.
+        self._ttl = min(options.session, SESSION)
+        self._paths: dict[str, str] = {}
+        self._kv = ZooKeeperKeyValue(self._sessions, f"{options.path}/kv")
+        self._warned: set[str] = set()
+
+    @property
+    def peer(self) -> Endpoint | None:
+        return self._peer
+
+    @property
+    def kv(self) -> ZooKeeperKeyValue:
+        return self._kv
+
+    async def register(self, instance: Instance) -> Lease:
+        path = f"{self._folder(instance.service)}/{_name(instance.id)}"
+        data = codec.encode(instance)
+        async with self._sessions.within() as session:
+            former = self._paths.get(instance.id)
+            self._paths[instance.id] = path  # also when the answer gets lost
+            while not await self._write(session, path, data):
+                pass
+            if former not in (None, path):
+                await self._remove(session, former)
+        return Lease(instance_id=instance.id, ttl=self._ttl)
+
+    async def renew(self, lease: Lease) -> None:
+        path = self._paths.get(lease.instance_id)
+        lost = f"ZooKeeper at {self._place} no longer knows {lease.instance_id}"
+        if path is None:
+            raise LeaseLost(lost)
+        async with self._sessions.within() as session:
+            facts = await session.call("exists", path)
+            if facts is None:
+                raise LeaseLost(lost)
+            if facts.ephemeralOwner != session.id:
+                raise LeaseLost(f"{lost} as of this session: another one has registered it")
+
+    async def deregister(self, instance_id: str) -> None:
+        path = self._paths.get(instance_id)
+        if path is None:
+            return
+        async with self._sessions.within() as session:
+            await self._remove(session, path)
+        self._paths.pop(instance_id, None)
+
+    async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+        folder_path = self._folder(service)
+        session = await self._sessions.current()
+        seen: tuple[Instance, ...] | None = None
+        revision = 0
+        with Folder(session, folder_path, functools.partial(self._decode, service)) as folder:
+            while True:
+                folder.changed.clear()
+                found = _sorted(await folder.read())
+                if found != seen:
+                    seen, revision = found, revision + 1
+                    yield Snapshot(service=service, instances=found, revision=revision)
+                await folder.changed.wait()
+
+    async def instances(self, service: str) -> Snapshot:
+        decode = functools.partial(self._decode, service)
+        session = await self._sessions.current()
+        folder = Folder(session, self._folder(service), decode, watch=False)
+        return Snapshot(service=service, instances=_sorted(await folder.read()))
+
+    async def services(self) -> tuple[ServiceInfo, ...]:
+        session = await self._sessions.current()
+        with Fleet(session, self._services, self._decode, watch=False) as fleet:
+            return await fleet.read()
+
+    async def watch_services(self) -> AsyncGenerator[tuple[ServiceInfo, ...], None]:
+        session = await self._sessions.current()
+        seen: tuple[ServiceInfo, ...] | None = None
+        with Fleet(session, self._services, self._decode) as fleet:
+            while True:
+                fleet.changed.clear()
+                found = await fleet.read()
+                if found != seen:
+                    yield (seen := found)
+                await fleet.changed.wait()
+
+    async def aclose(self) -> None:
+        await self._sessions.aclose()
+
+    def _folder(self, service: str) -> str:
+        return f"{self._services}/{_name(service)}"
+
+    async def _write(self, session: Session, path: str, data: bytes) -> bool:
+        """Make the node ours with this content; False when another came in between."""
+        try:
+            await session.call("create", path, data, ephemeral=True)
+        except NoNodeError:  # of the service; it may be removed by others at any time
+            await ensure(session, path.rpartition("/")[0])
+        except NodeExistsError:
+            return await self._take_over(session, path, data)
+        else:
+            return True
+        return False
+
+    async def _take_over(self, session: Session, path: str, data: bytes) -> bool:
+        """Replace a node: ours, of an earlier session, or of whoever has the same id.
+
+        Watchers see one node become another, and none missing in between.
+        """
+        facts = await session.call("exists", path)
+        try:
+            if facts is None:
+                return False
+            if facts.ephemeralOwner == session.id:
+                await session.call("set", path, data, version=facts.version)
+            else:
+                await session.commit(
+                    path,
+                    lambda change: change.delete(path, version=facts.version),
+                    lambda change: change.create(path, data, ephemeral=True),
+                )
+        except (BadVersionError, NoNodeError, NodeExistsError):
+            return False
+        except NotEmptyError:
+            raise RegistryError(
+                f"{path} in ZooKeeper at {self._place} is no instance: it has nodes below it; "
+                "remove it, or choose another path in the URL"
+            ) from None
+        return True
+
+    async def _remove(self, session: Session, path: str) -> None:
+        """Remove the node if it is ours, of this session or an earlier one."""
+        facts = await session.call("exists", path)
+        if facts is not None and self._sessions.is_ours(facts.ephemeralOwner):
+            with contextlib.suppress(NoNodeError, BadVersionError):
+                await session.call("delete", path, version=facts.version)
+
+    def _decode(self, service: str, name: str, data: bytes, facts: Any) -> Instance | None:  # noqa: ARG002
+        try:
+            return codec.decode(service, name, data)
+        except ValueError as error:
+            path = f"{self._folder(service)}/{name}"
+            if path not in self._warned:
+                self._warned.add(path)
+                log.warning(
+                    "%s in ZooKeeper at %s is no instance and left out: %s",
+                    path,
+                    self._place,
+                    error,
+                )
+            return None
+
+
+def _sorted(found: dict[str, Instance]) -> tuple[Instance, ...]:
+    return tuple(sorted(found.values(), key=lambda each: each.id))
+
+
+def _name(text: str) -> str:
+    """Return the text as a node's name. Raises ConfigError when it can't be one."""
+    if text in ("", ".", "..") or "/" in text or not text.isprintable():
+        raise ConfigError(f"{text!r} can't be the name of a node in ZooKeeper")
+    return text

@@ -1,0 +1,161 @@
+"""The children of a node with what is in them, read once and then kept current by watches.
+
+kazoo's own recipes for this run callbacks on its threads and hide errors; here the reader asks.
+A change of one child costs one read, however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from kazoo.exceptions import NoNodeError
+
+from meshkit.errors import RegistryError
+from meshkit.registry.zookeeper.session import AT_ONCE, Session
+
+T = TypeVar("T")
+# Takes a child's name, its data and ZooKeeper's facts about it; None leaves it out.
+Decode = Callable[[str, bytes, Any], T | None]
+
+
+class Folder(Generic[T]):
+    """Follows a node that may not be there yet, or no longer. A context manager.
+
+    Args:
+        session: to read with; when it ends, reading raises its error.
+        path: the node.
+        decode: makes a value of a child; None reads names only.
+        wanted: which names count.
+        watch: False reads once, and leaves no watches.
+        changed: set whenever :meth:`read` would find something new; may be shared.
+
+    Attributes:
+        entries: the children's values by name, as of the last :meth:`read`.
+        names: all children's names.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        path: str,
+        decode: Decode[T] | None,
+        *,
+        wanted: Callable[[str], bool] | None = None,
+        watch: bool = True,
+        changed: asyncio.Event | None = None,
+    ) -> None:
+        self.path = path
+        self.entries: dict[str, T] = {}
+        self.names: set[str] = set()
+        self.changed = changed or asyncio.Event()
+        self._session = session
+        self._decode = decode
+        self._wanted = wanted
+        self._watch = session.notify if watch else None
+        self._error: RegistryError | None = None
+        # What has to be read again. A mark is removed before the read that it asks for, so that
+        # an event which comes meanwhile asks for another.
+        self._listed = False
+        self._unread: set[str] = set()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether :meth:`read` has something to do."""
+        return not self._listed or bool(self._unread) or self._error is not None
+
+    async def read(self) -> dict[str, T]:
+        """Read what has changed, and return all ``entries``. Raises RegistryError."""
+        if self._error is not None:
+            raise self._error
+        if not self._listed:
+            self._listed = True
+            self._take(await self._list())
+        unread, self._unread = sorted(self._unread & self.names), set()
+        for first in range(0, len(unread), AT_ONCE):
+            await together(self._get(name) for name in unread[first : first + AT_ONCE])
+        return self.entries
+
+    def on_event(self, path: str) -> None:
+        if path == self.path:
+            self._listed = False
+        elif self._decode is not None:
+            self._unread.add(path.rpartition("/")[2])
+        else:
+            return  # somebody else watches it
+        self.changed.set()
+
+    def on_gap(self) -> None:
+        self._listed = False
+        self._unread = set(self.names)
+        self.changed.set()
+
+    def on_end(self, error: RegistryError) -> None:
+        self._error = error
+        self.changed.set()
+
+    def open(self) -> None:
+        """Begin to hear of changes."""
+        if self._watch is not None:
+            self._session.follow(self.path, self)
+
+    def close(self) -> None:
+        """Hear of nothing any more."""
+        self._session.unfollow(self)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _list(self) -> set[str]:
+        while True:
+            try:
+                return set(await self._session.call("get_children", self.path, watch=self._watch))
+            except NoNodeError:
+                # Nobody has come yet. Only this can be watched for its creation.
+                if await self._session.call("exists", self.path, watch=self._watch) is None:
+                    return set()
+
+    def _take(self, names: set[str]) -> None:
+        if self._wanted is not None:
+            names = {name for name in names if self._wanted(name)}
+        for gone in self.names - names:
+            self.entries.pop(gone, None)
+        if self._decode is not None:
+            self._unread |= names - self.names
+        self.names = names
+
+    async def _get(self, name: str) -> None:
+        assert self._decode is not None
+        path = f"{self.path}/{name}"
+        try:
+            data, facts = await self._session.call("get", path, watch=self._watch)
+        except NoNodeError:  # gone since its name was read
+            self.names.discard(name)
+            value = None
+        else:
+            value = self._decode(name, data, facts)
+        if value is None:
+            self.entries.pop(name, None)
+        else:
+            self.entries[name] = value
+
+
+async def together(reads: Iterable[Any]) -> None:
+    """Await all; when one fails, cancel the others and raise."""
+    tasks = [asyncio.ensure_future(read) for read in reads]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
