@@ -8,6 +8,7 @@ import pytest
 from tests.servers.fixtures import (
     consul,
     consul_agent,
+    consul_client,
     consul_cluster,
     consul_datacenters,
     consul_program,
@@ -26,6 +27,7 @@ from tests.support.processes import Processes, processes
 __all__ = [
     "consul",
     "consul_agent",
+    "consul_client",
     "consul_cluster",
     "consul_datacenters",
     "consul_program",

@@ -79,6 +79,13 @@ class Registry(abc.ABC):
     async def deregister(self, instance_id: str) -> None:  # noqa: B027 - a default
         """Remove the instance. An unknown id, or a second time, is no error."""
 
+    async def why_unlisted(self) -> str:
+        """Say what may keep an instance that was accepted out of the list; empty if nobody knows.
+
+        Asked once, some time after the registration. Never raises.
+        """
+        return ""
+
     @abc.abstractmethod
     def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
         """Yield the service's full list at once, then after each change; raise when it is lost.

@@ -30,6 +30,7 @@ CONFIRM_LIMIT = 10.0
 # these, and one that was emptied is filled again within a heartbeat.
 RETRY_CAP = 3.0
 LAG_PERIOD = 2.5
+UNLISTED = "check what its users may read, and whether its servers have a leader"
 
 log = logging.getLogger("meshkit.registration")
 
@@ -157,8 +158,9 @@ class Registration:
             async with asyncio.timeout(TURN_LIMIT):
                 if self._lease is None or wanted != self._shown:
                     self._attempted = True
+                    anew = self._lease is None
                     self._lease = await registry.register(wanted)
-                    self._registered(registry, wanted)
+                    self._registered(registry, wanted, anew=anew)
                 else:
                     await registry.renew(self._lease)
         except LeaseLost:
@@ -180,29 +182,48 @@ class Registration:
         up = self._healthy and self.lag <= self._lag_limit
         return dataclasses.replace(self.instance, status=Status.UP if up else Status.DOWN)
 
-    def _registered(self, registry: Registry, shown: Instance) -> None:
-        first, self._shown = self._shown is None, shown
+    def _registered(self, registry: Registry, shown: Instance, *, anew: bool) -> None:
+        again, self._shown = self._shown is not None, shown
         self.state = "registered"
         self._tell(self._first)
-        if first:
-            self._confirmation = asyncio.create_task(self._confirm(registry))
+        if anew:
+            if self._confirmation is not None:
+                self._confirmation.cancel()
+            self._confirmation = asyncio.create_task(self._confirm(registry, again=again))
 
-    async def _confirm(self, registry: Registry) -> None:
+    async def _confirm(self, registry: Registry, *, again: bool) -> None:
         """Warn loudly when others don't see us: an agent may accept what its servers refuse."""
-        deadline = time.monotonic() + CONFIRM_LIMIT
-        with contextlib.suppress(RegistryError):
-            while time.monotonic() < deadline:
-                snapshot = await registry.instances(self.instance.service)
-                if any(each.id == self.instance.id for each in snapshot.instances):
-                    return
-                await asyncio.sleep(0.5)
+        said = "does not list it"
+        reason = await self._why_unlisted(registry)
+        if reason is None and again:
+            # What is listed may be what was registered before the loss.
+            said = "may list an earlier state"
+            await asyncio.sleep(CONFIRM_LIMIT)
+            reason = await registry.why_unlisted() or None
+        if reason is not None:
             log.warning(
-                "%s accepted %s but does not list it after %.0f s: "
-                "check the ACL policy and the node's name, or whether the servers have a leader",
+                "%s accepted %s but %s after %.0f s: %s",
                 registry.url,
                 self.instance.id,
+                said,
                 CONFIRM_LIMIT,
+                reason,
             )
+
+    async def _why_unlisted(self, registry: Registry) -> str | None:
+        """Return None once we are listed, and else what keeps us out."""
+        deadline, reason = time.monotonic() + CONFIRM_LIMIT, ""
+        while time.monotonic() < deadline:
+            try:
+                snapshot = await registry.instances(self.instance.service)
+            except RegistryError as error:
+                reason = str(error)
+            else:
+                if any(each.id == self.instance.id for each in snapshot.instances):
+                    return None
+                reason = ""
+            await asyncio.sleep(0.5)
+        return reason or await registry.why_unlisted() or UNLISTED
 
     def _failed(self, registry: Registry, error: Exception) -> None:
         reason = str(error) or f"no answer within {TURN_LIMIT:.0f} s"

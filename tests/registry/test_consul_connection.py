@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meshkit.model import Endpoint
-from meshkit.registry.consul.connection import Closed, Pool
+from meshkit.registry.consul.connection import Closed, Pool, Refused
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -114,9 +114,13 @@ async def test_a_new_connection_that_breaks_is_not_tried_again(
     server: tuple[Server, Pool],
 ) -> None:
     script, pool = server
-    script.answers = [b"", OK]
-    with pytest.raises((Closed, ConnectionResetError)):
+    script.answers = [b"", OK, b""]
+    with pytest.raises(Refused):
         await pool.send(REQUEST, repeat=True)
+    await pool.send(REQUEST, repeat=True)
+    with pytest.raises((Closed, ConnectionResetError)) as caught:
+        await pool.send(REQUEST, repeat=False)
+    assert caught.type is not Refused  # what was accepted once can only be lost
 
 
 async def test_the_server_sees_a_cancelled_request_end_at_once(

@@ -1,6 +1,7 @@
 """The Consul URL, and Consul's own variables where the URL says nothing."""
 
 import re
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from meshkit.model import Endpoint
 from meshkit.registry import RegistryUrl, open_registry
 from meshkit.registry.consul.options import ConsulOptions
 from meshkit.registry.consul.settings import read_options
+from meshkit.registry.consul.transport import Request
 
 SECRET = "6f1d3a40-secret"
 
@@ -129,6 +131,16 @@ async def test_token_is_never_shown() -> None:
     registry = open_registry(f"consul://registry?token={SECRET}")
     assert SECRET not in registry.url
     assert SECRET not in repr(registry) + repr(vars(registry))
+
+
+def test_a_user_for_a_proxy_in_front_of_the_agent() -> None:
+    options = read("consul://", CONSUL_HTTP_AUTH=f"me:{SECRET}")
+    assert SECRET not in repr(options)
+    request = Request("GET", "/v1/kv/ä", (("dc", "a b"),)).encode(options, "").decode()
+    assert request.startswith("GET /v1/kv/%C3%A4?dc=a+b HTTP/1.1\r\nHost: 127.0.0.1:8500\r\n")
+    (user,) = (line.split()[-1] for line in request.splitlines() if "Basic" in line)
+    assert b64decode(user).decode() == f"me:{SECRET}"
+    assert "Authorization" not in Request("GET", "/").encode(read("consul://"), "").decode()
 
 
 def test_without_tls_certificates_are_not_looked_at() -> None:

@@ -211,3 +211,27 @@ async def test_an_expired_certificate_is_named_and_its_renewal_taken_up(
         certificate.unlink()
         await registry.renew(lease)
         assert (await registry.instances("users")).up
+
+
+async def test_the_documented_policy_is_enough(guarded: Consul) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "registries" / "consul.md").read_text()
+    rules = page.partition("```hcl\n")[2].partition("```")[0]
+    guarded.put("/v1/acl/policy", {"Name": "documented", "Rules": rules})
+    token = guarded.put("/v1/acl/token", {"Policies": [{"Name": "documented"}]})["SecretID"]
+    orders = Instance(id="orders-1", service="orders", endpoints=USERS.endpoints)
+    for options in ("", "&watch_connections=0", "&check=http"):
+        async with (
+            open_registry(f"{guarded.url}?token={token}{options}") as registry,
+            Watched(registry.watch("orders"), patience=20) as watched,
+        ):
+            assert (await watched.next()).instances == ()
+            await registry.renew(await registry.register(orders))
+            await watched.until(lambda snapshot: len(snapshot.up) == 1)
+            assert [each.name for each in await registry.services()] == ["orders"]
+            assert await registry.kv.put("limit", b"7")
+            assert await registry.kv.delete("limit")
+            assert await registry.why_unlisted() == ""
+            with pytest.raises(RegistryDenied):
+                await registry.register(USERS)
+            await registry.deregister("orders-1")
+            await watched.until(lambda snapshot: not snapshot.instances)

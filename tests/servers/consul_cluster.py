@@ -47,6 +47,10 @@ class ConsulMember(Consul):
             "data_dir": str(folder / "data"),
         }
 
+    def configure(self, **settings: Any) -> None:
+        """Change its configuration from the next start on."""
+        self._defaults |= settings
+
     def command(self) -> list[str]:
         return ["agent", f"-config-file={self.write_settings(self._defaults)}"]
 

@@ -115,6 +115,17 @@ def consul_cluster(consul_program: Path, tmp_path: Path) -> Iterator[ConsulClust
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def consul_client(
+    consul_program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ConsulCluster]:
+    """The same for all tests of a module, that leave it as it is."""
+    cluster = make_consul_cluster(consul_program, tmp_path_factory.mktemp("consul-client"))
+    with together(cluster.members):
+        cluster.wait_healthy()
+        yield cluster
+
+
 @pytest.fixture
 def consul_datacenters(consul_program: Path, tmp_path: Path) -> Iterator[list[ConsulCluster]]:
     """Datacenters ``dc1`` and ``dc2`` of one server each, that know each other."""

@@ -1,9 +1,11 @@
 """``consul://HOST:PORT``: HashiCorp Consul, through the agent at that address.
 
 Parts, from the wire up: ``connection`` (HTTP), ``failures`` (its errors as ours), ``tokens``,
-``certificates`` and ``options`` (the URL and Consul's variables), ``transport`` (requests),
-``builders`` (python-consul2, which builds them), ``codec`` (instances as Consul's services),
-``polling`` (blocking queries) and ``engine`` (the registry).
+``certificates``, ``options`` and ``settings`` (the URL and Consul's variables), ``transport``
+(requests), ``builders`` (python-consul2, which builds them), ``codec`` and ``checks`` (instances
+as Consul's services), ``polling`` (blocking queries), ``indexes``, ``sweep`` and ``watches`` (many
+of them over few connections), ``keyvalue``, ``reader`` (one datacenter), ``doubts`` (an agent that
+its servers refuse) and ``engine`` (the registry).
 """
 
 from meshkit.registry.consul.engine import ConsulRegistry, open_consul

@@ -29,6 +29,10 @@ class Closed(ConnectionError):
     """The peer closed the connection before its answer was complete."""
 
 
+class Refused(Closed):
+    """The peer closed a new connection instead of answering the first request on it."""
+
+
 class NotConnected(OSError):
     """No connection came about in time."""
 
@@ -170,7 +174,10 @@ class Pool:
         if self.closed:
             made.close()
             raise Closed("the pool was closed meanwhile")
-        return await self._exchange(made, request)
+        try:
+            return await self._exchange(made, request)
+        except ConnectionError as error:
+            raise Refused(str(error)) from None
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail. Closing twice is safe."""

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from meshkit.errors import LeaseLost, RegistryDenied
 from meshkit.model import Instance, Status
 from meshkit.registry.base import Datacenters, Lease, Registry
-from meshkit.registry.consul import checks, codec, failures
+from meshkit.registry.consul import checks, codec, doubts, failures
 from meshkit.registry.consul.options import ConsulOptions
 from meshkit.registry.consul.reader import ConsulReader
 from meshkit.registry.consul.settings import read_options
@@ -59,6 +59,9 @@ class ConsulRegistry(ConsulReader, Datacenters):
     async def deregister(self, instance_id: str) -> None:
         self._statuses.pop(instance_id, None)
         await self._api.agent.service.deregister(instance_id)
+
+    async def why_unlisted(self) -> str:
+        return await doubts.why_unlisted(self._transport)
 
     async def datacenters(self) -> tuple[str, ...]:
         found = await self._api.catalog.datacenters()

@@ -8,7 +8,7 @@ import socket
 import ssl
 
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
-from meshkit.registry.consul.connection import Address, Closed
+from meshkit.registry.consul.connection import Address, Closed, Refused
 
 # A connection beyond Consul's limit for one client address is accepted and closed at once,
 # without an answer. One that ends later was lost with its server.
@@ -35,7 +35,7 @@ def from_exchange(error: Exception, address: Address, *, lasted: float) -> Regis
 
 def is_refusal(error: Exception, *, lasted: float) -> bool:
     """Whether it looks like one connection too many."""
-    return isinstance(error, DISCONNECTED) and lasted < AT_ONCE
+    return isinstance(error, Refused) and lasted < AT_ONCE
 
 
 def from_status(status: int, body: str, address: Address, *, request: str) -> RegistryError:

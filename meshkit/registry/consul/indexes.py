@@ -20,10 +20,12 @@ class Indexes:
     def __init__(self, transport: Transport, *, dc: str) -> None:
         self._transport = transport
         self._common = (("stale", "1"), *((("dc", dc),) if dc else ()))
+        # The agent then asks its servers once for all processes of its machine.
+        self._cached = (("cached", "1"),) if transport.options.cached else ()
 
     async def of_service(self, service: str) -> int:
         """Return the index that moves with this service's instances and their checks."""
-        index, _ = await self._ask(f"/v1/health/service/{service}", (NO_SERVICE,))
+        index, _ = await self._ask(f"/v1/health/service/{service}", (NO_SERVICE, *self._cached))
         return int(index)
 
     async def of_services(self, index: int | None, wait: str) -> tuple[str, str]:

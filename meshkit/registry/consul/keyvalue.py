@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 import builtins
 import contextlib
+import dataclasses
 import functools
 import json
-import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -19,8 +19,8 @@ from meshkit.registry.consul.polling import follow
 from meshkit.registry.consul.transport import Answer, Transport, seconds
 from meshkit.registry.kv import ABSENT, KEY, Entry, KeyValue, check_key, check_value
 
-# As much of a prefix as can be part of a path: Consul "cleans" others, to other keys.
-CLEAN = re.compile(r"(?:(?!\.{1,2}/)[A-Za-z0-9._-]+/)*(?:(?!\.{1,2}$)[A-Za-z0-9._-]+)?")
+TRANSACTION = "/v1/txn"
+DENIED = "Permission denied"
 
 
 class ConsulKeyValue(KeyValue):
@@ -47,7 +47,18 @@ class ConsulKeyValue(KeyValue):
         return found
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None) -> Entry | None:
-        if not await self._change("PUT", check_key(key), check_value(key, value), expect):
+        path = f"/v1/kv/{self._prefix}{check_key(key)}"
+        condition = () if expect is None else (("cas", str(expect)),)
+        # A write on a condition is not repeated: the second one would find the first one's value.
+        answer = await self._transport.write(
+            path,
+            (*self._dc, *condition),
+            body=check_value(key, value),
+            repeat=expect is None,
+        )
+        if answer.status != 200 or answer.body.strip() not in ("true", "false"):
+            raise self._transport.error(answer, f"PUT {path}")
+        if answer.body.strip() == "false":
             return None
         # Consul does not say which revision it made. Where the value is ours, the revision read
         # is as good as that of our own write; else ours is outdated, and any older one says so.
@@ -57,22 +68,23 @@ class ConsulKeyValue(KeyValue):
         return Entry(key=key, value=value, revision=entry.revision - 1 if entry else 1)
 
     async def delete(self, key: str, *, expect: int | None = None) -> bool:
-        check_key(key)
+        # Consul takes the deletion of what is not there for a success. In one transaction with
+        # a look at the key it says what it did.
+        path = f"{self._prefix}{check_key(key)}"
+        look = {"Verb": "get"} if expect is None else {"Verb": "check-index", "Index": expect}
+        steps = [{"KV": {"Key": path} | step} for step in (look, {"Verb": "delete"})]
         if expect == ABSENT:
             return False
-        # Consul takes any deletion for a success; only one with a revision says what it did.
-        while expect is None:
-            entry = await self.get(key)
-            if entry is None:
-                return False
-            if await self._change("DELETE", key, b"", entry.revision):
-                return True
-        entry = await self.get(key)
-        return (
-            entry is not None
-            and entry.revision == expect
-            and await self._change("DELETE", key, b"", expect)
+        answer = await self._transport.write(
+            TRANSACTION, self._dc, body=json.dumps(steps).encode(), repeat=False
         )
+        if answer.status == 409 and DENIED not in answer.body:
+            return False
+        if answer.status != 200:
+            status = 403 if answer.status == 409 else answer.status
+            refused = dataclasses.replace(answer, status=status)
+            raise self._transport.error(refused, f"the deletion of {path}")
+        return True
 
     async def watch(self, prefix: str = "") -> AsyncGenerator[tuple[Entry, ...], None]:
         seen: tuple[Entry, ...] | None = None
@@ -84,10 +96,8 @@ class ConsulKeyValue(KeyValue):
     async def _list(
         self, prefix: str, index: int | None, wait: str
     ) -> tuple[str, tuple[Entry, ...]]:
-        clean = CLEAN.match(prefix)
-        path = clean[0] if clean else ""
         blocking = (("index", str(index)), ("wait", wait)) if index else ()
-        answer = await self._read(path, (("recurse", "1"), *blocking))
+        answer = await self._read(_clean(prefix), (("recurse", "1"), *blocking))
         found = [
             entry
             for entry in self._entries(answer, prefix)
@@ -106,17 +116,6 @@ class ConsulKeyValue(KeyValue):
             raise failures.not_consul(self._transport.address, request=f"GET {path}")
         return answer
 
-    async def _change(self, method: str, key: str, value: bytes, expect: int | None) -> bool:
-        path = f"/v1/kv/{self._prefix}{key}"
-        condition = () if expect is None else (("cas", str(expect)),)
-        # A write on a condition is not repeated: the second one would find the first one's value.
-        answer = await self._transport.write(
-            path, (*self._dc, *condition), body=value, method=method, repeat=expect is None
-        )
-        if answer.status != 200 or answer.body.strip() not in ("true", "false"):
-            raise self._transport.error(answer, f"{method} {path}")
-        return answer.body.strip() == "true"
-
     def _entries(self, answer: Answer, about: str) -> builtins.list[Entry]:
         if answer.status == 404:
             return []
@@ -133,3 +132,14 @@ class ConsulKeyValue(KeyValue):
             value=base64.b64decode(item["Value"] or ""),
             revision=item["ModifyIndex"],
         )
+
+
+def _clean(prefix: str) -> str:
+    """Return as much of a prefix as can be a path: Consul would "clean" others, to other keys."""
+    while prefix:
+        folder = prefix.removesuffix("/")
+        if KEY.fullmatch(folder) and not {".", ".."} & set(folder.split("/")):
+            break
+        folder, slash, _ = prefix[:-1].rpartition("/")
+        prefix = folder + slash
+    return prefix

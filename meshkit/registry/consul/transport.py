@@ -99,14 +99,13 @@ class Transport:
         params: Params = (),
         *,
         body: bytes = b"",
-        method: str = "PUT",
         repeat: bool = True,
     ) -> Answer:
-        """PUT ``body`` to ``path``, or DELETE it. Raises as :meth:`read`.
+        """PUT ``body`` to ``path``. Raises as :meth:`read`.
 
         ``repeat`` is for what may be carried out twice, when the first answer was lost.
         """
-        request = Request(method, path, params, body)
+        request = Request("PUT", path, params, body)
         return await self._send(self._writes, request, limit=LIMIT, repeat=repeat)
 
     @contextlib.asynccontextmanager
