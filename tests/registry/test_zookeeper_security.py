@@ -16,6 +16,7 @@ from meshkit.testing.watched import Watched
 from tests.registry.zookeeper_certificates import make_certificates
 from tests.registry.zookeeper_tree import fresh, path_of, tree
 from tests.servers import ZooKeeper
+from tests.servers.fixtures import MakeZooKeeper
 
 pytestmark = pytest.mark.zookeeper
 
@@ -108,6 +109,15 @@ async def test_a_path_that_is_closed_to_us_is_named(zookeeper: ZooKeeper) -> Non
         client.set_acls(path_of(url), [closed, open_acl])
         async with open_registry(url) as registry:
             await registry.renew(await registry.register(USERS))
+
+
+async def test_a_server_that_wants_a_user(make_zookeeper: MakeZooKeeper) -> None:
+    wanted = {"enforce.auth.enabled": "true", "enforce.auth.schemes": "digest"}
+    server = make_zookeeper(settings=wanted)
+    error = await failure(server.url)
+    assert "user:password@" in str(error), str(error)
+    async with open_registry(as_user(server.url)) as registry:
+        await registry.renew(await registry.register(USERS))
 
 
 async def test_passwords_are_in_no_log(

@@ -36,6 +36,7 @@ from meshkit.registry.zookeeper.handler import Handler, make_client
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
 LIMIT = 8.0
+CONNECT_LIMIT = 7.0  # below that of the whole, which would not say so well what is wrong
 AT_ONCE = 64
 CLOSE_LIMIT = 2.0
 ABORT_LIMIT = 1.0
@@ -104,10 +105,11 @@ class Session:
         waiting = self._loop.create_future()
         self._waiting[waiting] = self._rounds
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(CONNECT_LIMIT):
                 await waiting
         except TimeoutError:
-            raise failures.too_slow(self._options, LIMIT) from None
+            reason = failures.suspended if self.id else failures.no_session
+            raise reason(self._options, CONNECT_LIMIT) from None
         finally:
             self._waiting.pop(waiting, None)
 
