@@ -247,6 +247,13 @@ def test_names_become_labels_and_stay_apart() -> None:
     assert all(len(each) <= 63 for each in made)
 
 
+def ours(**changes: Any) -> bytes:
+    """Return what a node of ours could hold, were it not for ``changes``."""
+    fields = json.loads(codec.encode(USERS))
+    fields["meshkit"] |= changes
+    return json.dumps(fields).encode()
+
+
 STRANGE = {
     "nothing": b"",
     "no text": b"\xff\xfe",
@@ -257,9 +264,14 @@ STRANGE = {
     "another name": b'{"name": "orders", "id": "x", "address": "h", "port": 1}',
     "a port too high": b'{"name": "users", "id": "x", "address": "h", "port": 65536}',
     "a port of text": b'{"name": "users", "id": "x", "address": "h", "port": "web"}',
+    "no number": b'{"name": "users", "id": "x", "address": "h", "port": 1e999}',
     "ours, cut": codec.encode(USERS)[:-20],
     "ours, of another form": b'{"name": "users", "meshkit": {"weight": "much"}}',
     "ours, no object": b'{"name": "users", "meshkit": 1}',
+    "ours, with strange tags": ours(tags=[1, "a"]),
+    "ours, with strange metadata": ours(metadata={"a": None}),
+    "ours, without weight": ours(weight=0),
+    "Not An Id": ours(),
     "deep": b"[" * 100_000,
 }
 

@@ -57,13 +57,16 @@ async def is_away(registry: Registry) -> bool:
     return False
 
 
-async def test_the_leader_may_die(zookeeper_servers: list[ZooKeeper]) -> None:
+@pytest.mark.parametrize("fault", [ZooKeeper.kill, ZooKeeper.pause])
+async def test_the_leader_may_die_or_hang(
+    zookeeper_servers: list[ZooKeeper], fault: Callable[[ZooKeeper], None]
+) -> None:
     url = url_of(zookeeper_servers)
     async with open_registry(url) as registry, open_registry(url) as reader:
         lease = await registry.register(USERS)
         async with Watched(reader.watch("users"), patience=30) as watched:
             assert weighs(1)(await watched.next())
-            leader_of(zookeeper_servers).kill()
+            fault(leader_of(zookeeper_servers))
             kept = await aeventually(lambda: keep(registry, lease, USERS), within=30)
             assert kept
             await registry.renew(kept)

@@ -167,7 +167,7 @@ class Session:
 
         Returns within about 3 s whatever the servers do. Closing twice is safe.
         """
-        self._end(error)
+        self._end(error, abort=False)
         if self._stopped is not None:
             await asyncio.wait({self._stopped}, timeout=CLOSE_LIMIT)
             if not self.gone:
@@ -257,9 +257,11 @@ class Session:
             if followed in (path, parent):
                 follower.on_event(path)
 
-    def _end(self, error: RegistryError) -> None:
+    def _end(self, error: RegistryError, *, abort: bool = True) -> None:
         if self.error is not None:
             return
+        if abort:  # or kazoo would go on, and make a session that nobody wants
+            self._handler.abort()
         self.error = error
         self._connected = False
         if self._suspension is not None:
