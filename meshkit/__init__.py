@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
+    from meshkit.config.declared import live_config
+    from meshkit.config.live import LiveConfig
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -63,6 +65,7 @@ __all__ = [
     "HttpClient",
     "Instance",
     "LeaseLost",
+    "LiveConfig",
     "Mesh",
     "MeshError",
     "MeshService",
@@ -85,6 +88,7 @@ __all__ = [
     "grpc_client",
     "health_check",
     "http_client",
+    "live_config",
     "patch",
     "post",
     "put",
@@ -96,6 +100,8 @@ _HOME = {
     "meshkit.client.http": "HttpClient",
     "meshkit.client.mesh": "Mesh",
     "meshkit.client.response": "Response",
+    "meshkit.config.declared": "live_config",
+    "meshkit.config.live": "LiveConfig",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get grpc_client health_check http_client patch post put"

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
+from meshkit.config.declared import check_settings
 from meshkit.errors import CallError, CallTimeout, ConfigError, NoInstances
 from meshkit.model import check_metadata, check_service_name
 
@@ -402,6 +403,7 @@ def check_declaration(cls: type[MeshService]) -> None:
             raise ValueError("tags must be a sequence of words, as in ('v1', 'blue')")
         if cls.weight not in range(1, 65536):
             raise ValueError(f"weight {cls.weight!r} must be a whole number from 1 to 65535")
+        check_settings(cls, cls.name)
     except ValueError as error:
         raise ConfigError(f"{cls.__qualname__}: {error}") from None
     _check_routes(cls)

@@ -48,7 +48,9 @@ class MeshSettings(BaseSettings):
     )
 
     service: str | None = Field(None, description="module:Class of the service to run")
-    registry: str = Field("local://", description="registry URL", repr=False)  # may hold a token
+    registry: str = Field(  # may hold a token
+        "local://", description="registry URL, or several", repr=False
+    )
     registration: bool = Field(True, description="register in the registry")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(0, description="HTTP port, 0 for any free one")
@@ -56,6 +58,12 @@ class MeshSettings(BaseSettings):
     advertise_host: str | None = Field(None, description="address that others reach us by")
     tags: Annotated[tuple[str, ...], NoDecode] = Field((), description="added to the service's own")
     zone: str = Field("", description="failure domain of this instance")
+    failover: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="other datacenters to call when the own one does not suffice, in order"
+    )
+    failover_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="of a place's instances that have to be up for it to suffice"
+    )
     instances: Annotated[int, Field(ge=1, le=256)] = Field(1, description="processes to run")
     reload: bool = Field(False, description="start anew when a source file changes")
     env: Literal["development", "production"] = Field("development", description="kind of place")
@@ -74,7 +82,14 @@ class MeshSettings(BaseSettings):
     shutdown_timeout: Seconds = Field(28.0, description="from the signal to the end of the process")
     call_timeout: Seconds = Field(10.0, description="limit for one outgoing call")
 
-    @field_validator("tags", mode="before")
+    @field_validator("registry", mode="before")
+    @classmethod
+    def _join(cls, value: object) -> object:
+        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+            return " ".join(value)
+        return value
+
+    @field_validator("tags", "failover", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.test_public_names import modules_after
 
 ROOT = Path(__file__).parents[1]
-ENGINES = {f"meshkit.registry.{name}" for name in ("local", "memory", "static", "consul")}
+ENGINES = {f"meshkit.registry.{name}" for name in ("local", "memory", "static", "consul", "dns")}
 RUN_LINTER = (
     "import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main())"
 )

@@ -62,6 +62,8 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("advertise_host", "10.0.0.7", "10.0.0.7"),
         ("tags", " v1, blue ,,", ("v1", "blue")),
         ("zone", "eu-1", "eu-1"),
+        ("failover", "dc2, dc3", ("dc2", "dc3")),
+        ("failover_share", "0.7", 0.7),
         ("instances", "4", 4),
         ("reload", "true", True),
         ("env", "production", "production"),
@@ -96,6 +98,13 @@ def test_the_table_above_knows_all_fields() -> None:
 def test_a_list_of_tags_is_a_list_in_toml(folder: Path) -> None:
     project(folder, 'tags = ["v1", "blue"]')
     assert load_settings().tags == ("v1", "blue")
+
+
+def test_several_registries_are_a_list_in_toml(folder: Path) -> None:
+    project(folder, 'registry = ["local://", "consul://127.0.0.1:8500"]')
+    assert load_settings().registry == "local:// consul://127.0.0.1:8500"
+    project(folder, "registry = [1]")
+    assert complaint().startswith("bad value for registry in [tool.meshkit] or .env: should be a")
 
 
 def test_the_project_is_found_from_a_folder_within_it(

@@ -32,7 +32,9 @@ def ps(
         str | None, typer.Argument(help="Only this service.", show_default=False)
     ] = None,
     *,
-    registry: Annotated[str | None, typer.Option(help="Registry URL [local://].")] = None,
+    registry: Annotated[
+        list[str] | None, typer.Option(help="Registry URL [local://]; may be repeated.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show changes as they come.")
@@ -44,7 +46,7 @@ def ps(
     """
     from meshkit.settings import load_settings
 
-    url = load_settings(registry=registry).registry
+    url = load_settings(registry=" ".join(registry) if registry else None).registry
     gc.enable()  # it may watch for days
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(show(url, service, as_json=as_json, watch=watch))

@@ -32,7 +32,9 @@ def run(
     advertise_host: Annotated[
         str | None, typer.Option(help="Address that others reach this service by.")
     ] = None,
-    registry: Annotated[str | None, typer.Option(help="Registry URL [local://].")] = None,
+    registry: Annotated[
+        list[str] | None, typer.Option(help="Registry URL [local://]; may be repeated.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Add a tag; may be repeated.")] = None,
     zone: Annotated[str | None, typer.Option(help="Failure domain of this instance.")] = None,
     instances: Annotated[int | None, typer.Option(help="Processes to run [1].")] = None,
@@ -66,7 +68,7 @@ def run(
         port=port,
         grpc_port=grpc_port,
         advertise_host=advertise_host,
-        registry=registry,
+        registry=" ".join(registry) if registry else None,
         tags=",".join(tag) if tag else None,
         zone=zone,
         instances=instances,

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshkit.client.http import HttpClient
 from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.cache import SnapshotCache
+from meshkit.discovery.failover import Failover
+from meshkit.discovery.followed import Followed
+from meshkit.discovery.outlier import Ejections
+from meshkit.discovery.places import Places
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
+from meshkit.discovery.tiers import SHARE
 from meshkit.errors import ConfigError
 from meshkit.model import ServiceInfo, Snapshot, check_service_name
 from meshkit.registry import Registry, open_registry
@@ -21,6 +26,7 @@ from meshkit.registry import Registry, open_registry
 if TYPE_CHECKING:
     from meshkit.client.grpc import ChannelPool, MeshChannel
     from meshkit.client.transport import HttpTransport
+    from meshkit.settings import MeshSettings
 
 Stub = TypeVar("Stub")
 
@@ -42,21 +48,39 @@ class Mesh:
         registry: a registry URL or an open registry (which is closed along); when None, the
             setting ``registry`` as services use it.
         timeout: seconds for a whole call, retries included, where a client sets none.
+        zone: the own zone, whose instances are called first; the setting when ``registry`` is None.
+        failover: other datacenters to call, in order, when the own one does not suffice; likewise.
+        failover_share: of a place's instances that have to be up for it to suffice; likewise.
 
     Raises:
         RegistryUrlError: the URL is malformed or its scheme unknown.
+        ConfigError: ``failover`` with a registry that knows no datacenters.
     """
 
     def __init__(
-        self, registry: str | Registry | None = None, *, timeout: float = CALL_TIMEOUT
+        self,
+        registry: str | Registry | None = None,
+        *,
+        timeout: float = CALL_TIMEOUT,
+        zone: str | None = None,
+        failover: Sequence[str] | None = None,
+        failover_share: float | None = None,
     ) -> None:
-        self.registry = (
-            open_registry(registry or _configured())
-            if not isinstance(registry, Registry)
-            else registry
-        )
+        if registry is None:
+            settings = _configured()
+            registry = settings.registry
+            zone = settings.zone if zone is None else zone
+            failover = settings.failover if failover is None else failover
+            failover_share = settings.failover_share if failover_share is None else failover_share
+        self.registry = open_registry(registry) if isinstance(registry, str) else registry
         self.timeout = timeout
+        self._places = Places(self.registry, failover or ())
+        self._zone = zone or ""
+        self._share = SHARE if failover_share is None else failover_share
+        if not 0 < self._share <= 1:
+            raise ConfigError(f"failover_share is {self._share:g}, not between 0 and 1")
         self._targets: dict[str, Target] = {}
+        self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, float], HttpClient] = {}
         self._channels: dict[tuple[str, float, tuple[str, ...]], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
@@ -133,9 +157,25 @@ class Mesh:
                 f"the client of {service} needs a running event loop: make it in async code"
             )
         if (target := self._targets.get(service)) is None:
-            subscription = Subscription(self.registry, _checked(service), self._cache)
-            target = self._targets[service] = Target(subscription)
+            ejections = Ejections()
+            followed = self._follow(_checked(service), ejections)
+            target = self._targets[service] = Target(followed, ejections=ejections)
         return target
+
+    def _follow(self, service: str, ejections: Ejections) -> Followed:
+        def subscribe(registry: Registry) -> Subscription:
+            return Subscription(registry, service, self._cache(registry))
+
+        if not self._zone and not self._places.failover:
+            return subscribe(self.registry)
+        return Failover(
+            service,
+            self._places,
+            subscribe,
+            zone=self._zone,
+            share=self._share,
+            ejections=ejections,
+        )
 
     async def aclose(self) -> None:
         """Close all clients and the registry. Closing twice is safe."""
@@ -170,16 +210,19 @@ class Mesh:
 
         return PyreqwestTransport()
 
-    @functools.cached_property
-    def _cache(self) -> SnapshotCache | None:
+    def _cache(self, registry: Registry) -> SnapshotCache | None:
         # A registry without a server can't be away.
-        return SnapshotCache.of(self.registry.url) if self.registry.peer is not None else None
+        if self.registry.peer is None:
+            return None
+        if registry.url not in self._caches:
+            self._caches[registry.url] = SnapshotCache.of(registry.url)
+        return self._caches[registry.url]
 
 
-def _configured() -> str:
+def _configured() -> MeshSettings:
     from meshkit.settings import load_settings  # noqa: PLC0415 - scripts often name the registry
 
-    return load_settings().registry
+    return load_settings()
 
 
 def _checked(service: str) -> str:

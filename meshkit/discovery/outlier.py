@@ -31,6 +31,7 @@ class Ejections:
         self._clock = clock
         self._records: dict[str, Ejection] = {}
         self.next_return = math.inf  # when the earliest pause ends
+        self._listeners: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
         return bool(self._records)
@@ -48,12 +49,14 @@ class Ejections:
         pause = min(FIRST * 2 ** (record.times - 1), LONGEST) if seconds is None else seconds
         record.until = max(record.until, now + pause)
         self._schedule()
+        self._tell()
 
     def forgive(self, instance_id: str) -> bool:
         """Forget the record after a good answer. True when there was one."""
         known = self._records.pop(instance_id, None) is not None
         if known:
             self._schedule()
+            self._tell()
         return known
 
     def keep(self, instance_ids: Collection[str]) -> None:
@@ -63,9 +66,21 @@ class Ejections:
 
     def aside(self) -> set[str]:
         """Return the ids that are set aside now."""
-        now = self._clock()
         self._schedule()
+        return self.look()
+
+    def look(self) -> set[str]:
+        """Return the same to an onlooker, who does not count as having asked."""
+        now = self._clock()
         return {key for key, record in self._records.items() if record.until > now}
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever an instance was set aside or forgiven."""
+        self._listeners.append(listener)
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def due(self) -> bool:
         """Whether a pause has ended since :meth:`aside` was last asked."""

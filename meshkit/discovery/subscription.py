@@ -8,11 +8,11 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
 
 from meshkit.backoff import Backoff
 from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.damping import is_large_drop, keep_missing, missing
+from meshkit.discovery.followed import Followed
 from meshkit.errors import RegistryError
 from meshkit.model import Snapshot
 from meshkit.registry.base import Registry
@@ -23,56 +23,32 @@ OLD = 60.0  # seconds after which a saved list is history, and nothing is missin
 
 log = logging.getLogger("meshkit.discovery")
 
-Listener = Callable[[Snapshot], None]
 
-
-class Subscription:
-    """Follows one service in the registry; belongs to one event loop.
+class Subscription(Followed):
+    """Follows one service in one registry.
 
     The last good list is kept for as long as the registry is away, marked stale, and the one on
     disk serves a consumer that starts meanwhile. A drop of more than half is doubted for
     ``registry.settle`` seconds and then confirmed by a second read.
-
-    Attributes:
-        snapshot: the list to use now, or None while none is known. None is not "empty".
-        error: why the registry can't be followed at the moment, or None.
     """
 
     def __init__(self, registry: Registry, service: str, cache: SnapshotCache | None) -> None:
-        self.service = service
-        self.snapshot: Snapshot | None = None
-        self.error: RegistryError | None = None
+        super().__init__(service)
         self._registry = registry
         self._cache = cache
-        self._listeners: list[Listener] = []
         self._recovered_at = -math.inf
-        self._known = asyncio.Event()
         self._listed: Snapshot | None = None  # by the watch, before any doubt
+        self._saved: Snapshot | None = None  # what only the disk knows
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
         self._closed = False
         if cache is not None and (saved := cache.load(service)) is not None:
+            self._saved = saved
             self._publish(saved)
         self._task = asyncio.create_task(self._run(), name=f"meshkit-subscription-{service}")
 
-    async def known(self) -> Snapshot:
-        """Return the list, waiting for the first one; bound it by your own timeout."""
-        while self.snapshot is None:
-            await self._known.wait()
-        return self.snapshot
-
-    def on_change(self, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` with each list from now on; the returned function ends that."""
-        self._listeners.append(listener)
-
-        def stop() -> None:
-            with contextlib.suppress(ValueError):
-                self._listeners.remove(listener)
-
-        return stop
-
     async def aclose(self) -> None:
-        """Stop following. Closing twice is safe."""
+        """See :class:`Followed`."""
         self._closed = True
         if self._save is not None:
             self._save.cancel()
@@ -103,7 +79,22 @@ class Subscription:
             self.error = None
             self._recovered_at = time.monotonic()
         self._listed = snapshot
-        self._publish(self._believed(snapshot))
+        self._publish(self._believed(self._completed(snapshot)))
+
+    def _completed(self, listed: Snapshot) -> Snapshot:
+        """Return the list; with those that only the disk knows, while it may be incomplete.
+
+        A watch of several registries yields a stale list when one of them is away, and may never
+        have heard of that one's instances.
+        """
+        if not listed.stale:
+            self._saved = None
+        if self._saved is None:
+            return listed
+        ids = {instance.id for instance in listed.instances}
+        unheard = tuple(each for each in self._saved.instances if each.id not in ids)
+        self._saved = dataclasses.replace(self._saved, instances=unheard)
+        return keep_missing(self._saved, listed)
 
     def _believed(self, snapshot: Snapshot) -> Snapshot:
         """Return the list; while a loss is doubted, those who vanished are still in it."""
@@ -144,7 +135,7 @@ class Subscription:
         self._confirmation = None
         # What the watch has found meanwhile is newer than what was read beside it.
         newer = self._listed is not None and self._listed is not listed
-        self._publish(self._listed if newer and self._listed else snapshot)
+        self._publish(self._completed(self._listed if newer and self._listed else snapshot))
 
     def _lost(self, error: RegistryError) -> None:
         if self.error is None:
@@ -156,10 +147,7 @@ class Subscription:
             self._publish(dataclasses.replace(self.snapshot, stale=True, read_at=time.time()))
 
     def _publish(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self._known.set()
-        for listener in tuple(self._listeners):
-            listener(snapshot)
+        super()._publish(snapshot)
         if self._cache is not None and not snapshot.stale and self._save is None:
             self._save = asyncio.get_running_loop().call_later(SAVE_DELAY, self._write)
 

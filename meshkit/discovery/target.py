@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from meshkit.discovery.balancer import Balancer, Outcome, RoundRobin
+from meshkit.discovery.followed import Followed
 from meshkit.discovery.outlier import Ejections
-from meshkit.discovery.subscription import Subscription
 from meshkit.errors import NoInstances
 from meshkit.model import Endpoint, Instance, Snapshot
 
@@ -42,7 +42,7 @@ class Target:
 
     def __init__(
         self,
-        subscription: Subscription,
+        subscription: Followed,
         *,
         balancer: Callable[[], Balancer] = RoundRobin,
         ejections: Ejections | None = None,
@@ -127,8 +127,9 @@ class Target:
     def _last_resort(
         self, snapshot: Snapshot, transport: str, exclude: Collection[str]
     ) -> Instance:
-        """Return one that is set aside but was not tried; better than failing the call."""
-        serving = [each for each in snapshot.up if transport in each.endpoints]
+        """Return one that was not tried, set aside or far away; better than failing the call."""
+        everybody = (*snapshot.up, *self.subscription.reserve)
+        serving = [each for each in everybody if transport in each.endpoints]
         for instance in serving:
             if instance.id not in exclude:
                 return instance

@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Self
 
 from meshkit.errors import RegistryError
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
@@ -49,11 +49,11 @@ class Registry(abc.ABC):
 
     #: seconds until the slowest watcher knows of a change: how long a leaving instance must
     #: keep answering
-    propagation: ClassVar[float] = 1.0
+    propagation: float = 1.0
     #: seconds for which a drop of more than half of the list is doubted (see discovery)
-    settle: ClassVar[float] = 1.0
+    settle: float = 1.0
     #: True when it can only be read; services then run unregistered
-    read_only: ClassVar[bool] = False
+    read_only: bool = False
 
     def __init__(self, url: str) -> None:
         self.url = url  # without secrets: it is logged and shown

@@ -7,7 +7,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote
 
 from meshkit.errors import ConfigError, RegistryUrlError
@@ -21,9 +21,13 @@ BUILT_IN = {
     "static": "meshkit.registry.static:open_static",
     "consul": "meshkit.registry.consul:open_consul",
     "consul+tls": "meshkit.registry.consul:open_consul",
+    "consul+unix": "meshkit.registry.consul:open_consul",
     "zookeeper": "meshkit.registry.zookeeper:open_zookeeper",
     "zookeeper+tls": "meshkit.registry.zookeeper:open_zookeeper",
+    "dns": "meshkit.registry.dns:open_dns",
 }
+# Not imported from here: it builds on this module, as the engines do.
+SEVERAL = "meshkit.registry.several:open_several"
 ENTRY_POINTS = "meshkit.registries"
 # Names of parameters whose values are not shown; wide, for a mistyped one is shown in an error.
 SECRET = re.compile("tok|pass|secret|cred|auth|key", re.IGNORECASE)
@@ -116,21 +120,33 @@ def known_schemes() -> str:
 
 
 def open_registry(url: str) -> Registry:
-    """Open the registry that ``url`` names. Connects to nothing yet.
+    """Open the registry that ``url`` names, or all of several. Connects to nothing yet.
+
+    Args:
+        url: one URL; or several, separated by white space, see :mod:`meshkit.registry.several`.
 
     Raises:
         RegistryUrlError: malformed URL or unknown scheme.
         MissingExtraError: the engine needs an optional dependency that is not installed.
     """
-    parsed = RegistryUrl.parse(url)
-    return find_engine(parsed)(parsed)
+    texts = url.split()
+    for number, text in enumerate(texts[1:], start=2):
+        if "://" not in text:  # it may be a piece of a secret: not shown
+            raise RegistryUrlError(
+                f"malformed registry URL: white space separates several, and number {number} of "
+                "them has no scheme; write a space within a URL as %20"
+            )
+    parsed = [RegistryUrl.parse(text) for text in texts or [url]]
+    if len(parsed) == 1 and "register" not in parsed[0].params:
+        return find_engine(parsed[0])(parsed[0])
+    several: Callable[[list[RegistryUrl]], Registry] = _imported(SEVERAL)
+    return several(parsed)
 
 
 def find_engine(url: RegistryUrl) -> Callable[[RegistryUrl], Registry]:
     """Import the function that opens this scheme, our own or a third party's."""
     if target := BUILT_IN.get(url.scheme):
-        module, _, name = target.partition(":")
-        engine: Callable[[RegistryUrl], Registry] = getattr(importlib.import_module(module), name)
+        engine: Callable[[RegistryUrl], Registry] = _imported(target)
         return engine
     for entry in entry_points(group=ENTRY_POINTS, name=url.scheme):
         try:
@@ -143,3 +159,8 @@ def find_engine(url: RegistryUrl) -> Callable[[RegistryUrl], Registry]:
     raise RegistryUrlError(
         f"unknown registry scheme {url.scheme + '://'!r} in {url.text!r}; known: {known_schemes()}"
     )
+
+
+def _imported(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

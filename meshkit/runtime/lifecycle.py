@@ -15,6 +15,7 @@ from meshkit.errors import ConfigError, StartError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
 from meshkit.runtime.advertise import Advertised, advertised_host
+from meshkit.runtime.configuration import Configuration
 from meshkit.runtime.hooks import run_hook, within
 from meshkit.runtime.identity import new_instance
 from meshkit.runtime.probe import probe
@@ -80,6 +81,7 @@ class Runtime:
         )
         self._registry: Registry | None = None
         self._mesh: Mesh | None = None
+        self._configuration: Configuration | None = None
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self._hooks_ran = False  # on_stop undoes what on_start has finished
@@ -181,11 +183,21 @@ class Runtime:
 
     async def _begin(self, registry: Registry) -> None:
         """Run what the user has written for the start; outgoing calls work from here on."""
-        self.service.mesh = self._mesh = Mesh(registry, timeout=self.settings.call_timeout)
+        settings = self.settings
+        self.service.mesh = self._mesh = Mesh(
+            registry,
+            timeout=settings.call_timeout,
+            zone=settings.zone,
+            failover=settings.failover,
+            failover_share=settings.failover_share,
+        )
+        self._configuration = Configuration(self.service, registry)
+        await self._configuration.start()
         if self._http is not None:
             await self._http.lifespan.begin()
         await run_hook(self.service.on_start, "on_start", self.service)
         self._hooks_ran = True
+        self._configuration.announce()
 
     def _new_instance(self, advertised: Advertised) -> Instance:
         endpoints = {}
@@ -285,6 +297,8 @@ class Runtime:
     async def _end(self, deadline: float) -> None:
         """Run the user's part of the stop, then close the outgoing clients, last of all."""
         limit = max(1.0, deadline - time.monotonic()) / 2
+        if self._configuration is not None:
+            await within(limit, self._configuration.aclose(), "following the configuration")
         if self._hooks_ran:
             hook = run_hook(self.service.on_stop, "on_stop", self.service)
             await within(limit, hook, "on_stop")

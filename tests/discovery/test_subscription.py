@@ -179,7 +179,7 @@ async def test_listeners_hear_every_list_until_they_stop(registry: Commanded) ->
 
 
 async def test_a_large_drop_is_held_until_it_is_confirmed(registry: Commanded) -> None:
-    registry.settle = 1.0  # type: ignore[misc]
+    registry.settle = 1.0
     await registry.put(*map(instance, (1, 2, 3)))
     heard: list[list[int]] = []
     async with following(registry) as subscription:
@@ -193,7 +193,7 @@ async def test_a_large_drop_is_held_until_it_is_confirmed(registry: Commanded) -
 
 
 async def test_a_registry_that_comes_back_to_its_senses_drops_nobody(registry: Commanded) -> None:
-    registry.settle = 2.0  # type: ignore[misc]
+    registry.settle = 2.0
     await registry.put(*map(instance, (1, 2, 3)))
     shortest = 3
     async with following(registry) as subscription:
@@ -215,7 +215,7 @@ async def test_a_registry_that_comes_back_to_its_senses_drops_nobody(registry: C
 
 async def test_the_doubt_ends_though_the_list_goes_on_changing(registry: Commanded) -> None:
     """Each change of a busy service must not put the confirmation off for ever."""
-    registry.settle = 0.5  # type: ignore[misc]
+    registry.settle = 0.5
     await registry.put(*map(instance, (1, 2, 3)))
     async with following(registry) as subscription:
         await until(subscription, 1, 2, 3)
@@ -230,7 +230,7 @@ async def test_the_doubt_ends_though_the_list_goes_on_changing(registry: Command
 
 
 async def test_a_drop_that_can_not_be_confirmed_stays_doubted(registry: Commanded) -> None:
-    registry.settle = 1.0  # type: ignore[misc]
+    registry.settle = 1.0
     await registry.put(*map(instance, (1, 2, 3)))
     async with following(registry) as subscription:
         await until(subscription, 1, 2, 3)
@@ -360,14 +360,43 @@ async def test_an_old_list_on_disk_is_replaced_and_not_merged(
         service=SERVICE, instances=(instance(8), instance(9)), read_at=time.time() - 7 * 86400
     )
     cache.save(gone)
-    registry.settle = 60.0  # type: ignore[misc]
+    registry.settle = 60.0
     await registry.put(instance(1))
     async with following(registry, cache) as subscription:
         await until(subscription, 1)
 
 
+async def test_a_list_that_may_be_incomplete_is_completed_from_disk(
+    registry: Commanded, cache: SnapshotCache
+) -> None:
+    """As of several registries, one of which has been away since the start."""
+
+    class Incomplete(Commanded):
+        complete = False
+
+        async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+            async for each in super().watch(service):
+                yield replace(each, stale=not self.complete)
+
+    cache.save(Snapshot(service=SERVICE, instances=(instance(8), instance(9))))
+    partly = Incomplete("partly")
+    await partly.put(instance(1), instance(9))
+    async with following(partly, cache) as subscription:
+
+        async def shown(*wanted: int) -> bool:
+            return numbers(subscription.snapshot) == list(wanted)
+
+        await aeventually(lambda: shown(1, 8, 9))
+        assert (await until_stale(subscription)).stale
+        await partly.remove(9)  # it was listed, so this is a departure
+        await aeventually(lambda: shown(1, 8))
+        partly.complete = True
+        await partly.put(instance(2))
+        await until(subscription, 1, 2)
+
+
 async def test_a_confirmation_is_tried_until_it_is_answered(registry: Commanded) -> None:
-    registry.settle = 0.1  # type: ignore[misc]
+    registry.settle = 0.1
     await registry.put(*map(instance, (1, 2, 3)))
     async with following(registry) as subscription:
         await until(subscription, 1, 2, 3)

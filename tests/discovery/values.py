@@ -50,7 +50,7 @@ class Commanded(Registry):
     def __init__(self, name: str, *, settle: float = 0.0) -> None:
         super().__init__(f"commanded://{name}")
         self.inner = MemoryRegistry(f"memory://{name}", name)
-        self.settle = settle  # type: ignore[misc]
+        self.settle = settle
         self.watches = 0
         self._failure: Exception | None = None
         self._failed = asyncio.Event()

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from meshkit.model import INSTANCE_ID, Endpoint, Status
-from meshkit.registry.consul.codec import decode
+from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
+from meshkit.registry.consul import codec
 
 
 def entry(*, node: str = "node-1", checks: tuple[str, ...] = (), **service: Any) -> dict[str, Any]:
@@ -24,6 +24,12 @@ def entry(*, node: str = "node-1", checks: tuple[str, ...] = (), **service: Any)
         | service,
         "Checks": [{"CheckID": f"c{n}", "Status": status} for n, status in enumerate(checks)],
     }
+
+
+def decode(entries: Any) -> tuple[Instance, ...]:
+    found, corrupt = codec.decode(entries)
+    assert not corrupt
+    return found
 
 
 def test_least_registration() -> None:
@@ -112,3 +118,30 @@ def test_one_id_on_two_nodes_are_two_instances() -> None:
 def test_other_answers_are_refused(content: Any) -> None:
     with pytest.raises((AttributeError, KeyError, TypeError, ValueError)):
         decode(content)
+
+
+@pytest.mark.parametrize(
+    ("corruption", "reason"),
+    [
+        ({"Port": 70000}, "'10.0.0.9' and 70000 are no address and port"),
+        ({"Port": -1}, "-1 are no"),
+        ({"Port": "80"}, "not supported between"),
+        ({"Meta": ["x"]}, "sequence element"),
+        ({"TaggedAddresses": {"grpc": {"Address": "", "Port": 9000}}}, "'' and 9000 are no"),
+        ({"TaggedAddresses": {"grpc": {}}}, "Port"),
+        ({"Service": None, "Meta": 7}, "not iterable"),
+    ],
+)
+def test_a_corrupt_entry_is_named_and_the_others_stand(
+    corruption: dict[str, Any], reason: str
+) -> None:
+    found, corrupt = codec.decode([entry(ID="bad/one", **corruption), entry()])
+    assert [each.id for each in found] == ["web"]
+    assert list(corrupt) == ["bad/one"]
+    assert reason in corrupt["bad/one"]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "soon", ""])
+def test_a_start_that_is_no_time(text: str) -> None:
+    """Not a number would never equal itself: each look would be a change."""
+    assert decode([entry(Meta={"meshkit-started-at": text})])[0].started_at == 0.0

@@ -50,7 +50,7 @@ class Server:
 async def server() -> AsyncIterator[tuple[Server, Pool]]:
     server = Server()
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    pool = Pool(Endpoint("127.0.0.1", listener.sockets[0].getsockname()[1]), None)
+    pool = Pool(Endpoint("127.0.0.1", listener.sockets[0].getsockname()[1]))
     yield server, pool
     await pool.aclose()
     listener.close()

@@ -8,7 +8,8 @@ import pytest
 from meshkit.errors import RegistryDenied, RegistryUrlError
 from meshkit.model import Endpoint
 from meshkit.registry import RegistryUrl, open_registry
-from meshkit.registry.consul.options import ConsulOptions, read_options
+from meshkit.registry.consul.options import ConsulOptions
+from meshkit.registry.consul.settings import read_options
 
 SECRET = "6f1d3a40-secret"
 
@@ -18,7 +19,7 @@ def read(url: str, **environ: str) -> ConsulOptions:
 
 
 def as_url(options: ConsulOptions) -> str:
-    return f"{options.scheme}://{options.endpoint}"
+    return options.url
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def pem(tmp_path: Path) -> str:
         ("consul://[::1]", "consul://[::1]:8500"),
         ("consul+tls://", "consul+tls://127.0.0.1:8501"),
         ("consul+tls://registry", "consul+tls://registry:8501"),
+        ("consul+unix:///run/consul.sock", "consul+unix:///run/consul.sock"),
         ("CONSUL+TLS://registry:8500", "consul+tls://registry:8500"),
     ],
 )
@@ -56,6 +58,7 @@ def test_address_and_scheme(url: str, expected: str) -> None:
         ({"CONSUL_HTTP_ADDR": "registry:1", "CONSUL_HTTP_SSL": "true"}, "consul+tls://registry:1"),
         ({"CONSUL_HTTP_ADDR": "registry:1", "CONSUL_HTTP_SSL": "0"}, "consul://registry:1"),
         ({"CONSUL_HTTP_SSL": "1"}, "consul+tls://127.0.0.1:8500"),
+        ({"CONSUL_HTTP_ADDR": "unix:///run/consul.sock"}, "consul+unix:///run/consul.sock"),
         ({}, "consul://127.0.0.1:8500"),
     ],
 )
@@ -66,51 +69,62 @@ def test_variables_count_without_a_host(environ: dict[str, str], expected: str) 
 def test_explicit_address_wins() -> None:
     environ = {"CONSUL_HTTP_ADDR": "https://elsewhere:1", "CONSUL_HTTP_SSL": "true"}
     assert as_url(read("consul://here:2", **environ)) == "consul://here:2"
+    assert as_url(read("consul+unix:///here", **environ)) == "consul+unix:///here"
     environ = {"CONSUL_HTTP_ADDR": "http://there:1", "CONSUL_HTTP_SSL": "0"}
     assert as_url(read("consul+tls://", **environ)) == "consul+tls://there:1"
 
 
-def test_token_from_url_or_variable(tmp_path: Path) -> None:
+async def test_behaviour() -> None:
+    options = read("consul://?check=grpc,http&check_interval=2.5s&cached=1&kv_prefix=/a/b/")
+    assert (options.checks, options.check_interval) == (("http", "grpc"), 2.5)
+    assert (options.cached, options.kv_prefix, options.watch_connections) == (True, "a/b", 8)
+    options = read("consul://?kv_prefix=/&watch_connections=0&cached=false")
+    assert (options.cached, options.kv_prefix, options.watch_connections) == (False, "", 0)
+
+
+async def test_token_from_url_or_variable(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("from-file\n")
     variables = {"CONSUL_HTTP_TOKEN": "from-variable"}
     both = variables | {"CONSUL_HTTP_TOKEN_FILE": str(file)}
-    assert read("consul://").read_token() == ""
-    assert read("consul://", **variables).read_token() == "from-variable"
-    assert read("consul://", **both).read_token() == "from-file"
-    assert read("consul://?token=from-url", **both).read_token() == "from-url"
-    assert read(f"consul://?token_file={file}", **variables).read_token() == "from-file"
+    assert await read("consul://").read_token() == ""
+    assert await read("consul://", **variables).read_token() == "from-variable"
+    assert await read("consul://", **both).read_token() == "from-file"
+    assert await read("consul://?token=from-url", **both).read_token() == "from-url"
+    assert await read(f"consul://?token_file={file}", **variables).read_token() == "from-file"
 
 
-def test_token_file_is_read_each_time(tmp_path: Path) -> None:
+async def test_token_file_is_read_each_time(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one")
     options = read(f"consul://?token_file={file}")
-    assert options.read_token() == "one"
+    assert await options.read_token() == "one"
     file.write_text("two")
-    assert options.read_token() == "two"
+    assert await options.read_token() == "two"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(None, "No such file"), (b"", "holds no token"), (b"two words", "holds no token")],
 )
-def test_unusable_token_file_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
+async def test_unusable_token_file_is_named(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(RegistryDenied, match=reason) as caught:
-        read(f"consul://?token_file={file}").read_token()
+        await read(f"consul://?token_file={file}").read_token()
     assert str(file) in str(caught.value)
     assert "two words" not in str(caught.value)
 
 
-def test_token_is_never_shown() -> None:
+async def test_token_is_never_shown() -> None:
     for options in (
         read(f"consul://registry?token={SECRET}"),
         read("consul://", CONSUL_HTTP_TOKEN=SECRET),
     ):
-        assert options.read_token() == SECRET
+        assert await options.read_token() == SECRET
         assert SECRET not in repr(options)
     registry = open_registry(f"consul://registry?token={SECRET}")
     assert SECRET not in registry.url
@@ -119,7 +133,7 @@ def test_token_is_never_shown() -> None:
 
 def test_without_tls_certificates_are_not_looked_at() -> None:
     """As in Consul's own tools."""
-    assert read("consul://", CONSUL_CACERT="/missing.pem").context is None
+    assert read("consul://", CONSUL_CACERT="/missing.pem").certificates is None
 
 
 @pytest.mark.parametrize(
@@ -134,6 +148,22 @@ def test_without_tls_certificates_are_not_looked_at() -> None:
         ("consul://host?token=a&token_file=b", "exclude each other"),
         ("consul://host?token=a%0Ab", "characters that can't be sent"),
         ("consul://host?ca=/ca.pem", "ca= needs consul+tls://"),
+        ("consul://host?token_file=a&token_call=b", "exclude each other"),
+        ("consul://host?token_call=tokens", "should be package.module:function, not 'tokens'"),
+        ("consul://host?token_call=no.such:call", "can't be imported: ModuleNotFoundError"),
+        ("consul://host?token_call=os:nothing", "and os has no nothing"),
+        ("consul://host?token_call=os:sep", "which is no function"),
+        ("consul+unix://host/run/consul.sock", "named by its whole path"),
+        ("consul+unix://", "named by its whole path"),
+        ("consul+unix:///run/consul.sock?ca=/ca.pem", "ca= needs consul+tls://"),
+        ("consul://host?check=tcp", "check= should be http, grpc or http,grpc, not 'tcp'"),
+        ("consul://host?check=http&check_interval=1m", "should be seconds, at least 1, not '1m'"),
+        ("consul://host?check=http&check_interval=0.5", "should be seconds, at least 1"),
+        ("consul://host?check_interval=10s", "check_interval= needs check= too"),
+        ("consul://host?cached=maybe", "cached= should be true or false"),
+        ("consul://host?watch_connections=-1", "watch_connections= should be a number"),
+        ("consul://host?kv_prefix=a//b", "kv_prefix= should be words joined by slashes"),
+        ("consul://host?kv_prefix=../a", "kv_prefix= should be words joined by slashes"),
         ("consul+tls://host?verify=maybe", "verify= should be true or false"),
         ("consul+tls://host?ca=/missing.pem", "ca= names /missing.pem, which can't be read"),
         ("consul+tls://host?ca=/dev/null", "which holds no certificate"),
@@ -158,7 +188,7 @@ def test_certificate_without_key(pem: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("CONSUL_HTTP_ADDR", "unix:///run/consul.sock", "unix:// is not supported yet"),
+        ("CONSUL_HTTP_ADDR", "unix://run/consul.sock", "is not unix:///path"),
         ("CONSUL_HTTP_ADDR", "ftp://host", "ftp:// is unknown"),
         ("CONSUL_HTTP_ADDR", "host:port", "is not host:port"),
         ("CONSUL_HTTP_SSL", "maybe", "should be true or false"),

@@ -1,11 +1,12 @@
 """``consul://HOST:PORT``: HashiCorp Consul, through the agent at that address.
 
-Parts, from the wire up: ``connection`` (HTTP), ``failures`` (its errors as ours), ``options``
-(the URL and Consul's variables), ``transport`` (requests), ``builders`` (python-consul2, which
-builds them), ``codec`` (instances as Consul's services), ``polling`` (blocking queries) and
-``engine`` (the registry).
+Parts, from the wire up: ``connection`` (HTTP), ``failures`` (its errors as ours), ``tokens``,
+``certificates`` and ``options`` (the URL and Consul's variables), ``transport`` (requests),
+``builders`` (python-consul2, which builds them), ``codec`` (instances as Consul's services),
+``polling`` (blocking queries) and ``engine`` (the registry).
 """
 
 from meshkit.registry.consul.engine import ConsulRegistry, open_consul
+from meshkit.registry.consul.options import ConsulOptions
 
-__all__ = ["ConsulRegistry", "open_consul"]
+__all__ = ["ConsulOptions", "ConsulRegistry", "open_consul"]

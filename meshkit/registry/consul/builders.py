@@ -16,7 +16,7 @@ from typing import Any
 from consul import base
 
 from meshkit.registry.consul.failures import not_consul
-from meshkit.registry.consul.transport import Answer, Transport
+from meshkit.registry.consul.transport import Answer, Transport, seconds
 
 # python-consul2 nests its parts in the class, py-consul has them in the module.
 _parts: Any = base.Consul if hasattr(base.Consul, "Health") else base
@@ -32,9 +32,9 @@ class Builders:
     survives an election, and a list is at most as old as the last contact of the agent's server.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, dc: str) -> None:
         self.http = _Http(transport)
-        self.dc = transport.options.dc or None
+        self.dc = dc or None
         self.token = None  # the transport reads it for each request
         self.consistency = "default"
         self.agent: Any = _parts.Agent(self)
@@ -55,8 +55,11 @@ class _Http:
     async def get(
         self, callback: Callback, path: str, params: Pairs | None = None, **_: object
     ) -> Any:
-        params = [*(params or ()), ("stale", "1")]
-        answer = await self._transport.read(path, params, wait=_wait(params))
+        waits = seconds(params or ())
+        # What waits may come from the agent's cache; what is to be answered at once must be new.
+        cached = [("cached", "1")] if waits and self._transport.options.cached else []
+        params = [*(params or ()), ("stale", "1"), *cached]
+        answer = await self._transport.read(path, params, wait=waits)
         return self._result(callback, answer, f"GET {path}")
 
     async def put(
@@ -80,9 +83,4 @@ class _Http:
         try:
             return callback(base.Response(*response))
         except (KeyError, TypeError, ValueError):
-            raise not_consul(self._transport.options.endpoint, request=request) from None
-
-
-def _wait(params: Pairs) -> float:
-    """Seconds that a query may be held back: its own ``wait``, as we write it."""
-    return float(dict(params).get("wait", "0ms").removesuffix("ms")) / 1000
+            raise not_consul(self._transport.address, request=request) from None

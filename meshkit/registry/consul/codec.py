@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
-
-TTL = 10.0
-# Consul removes what has been critical for this long; it is a garbage collector, no failure
-# detector: one minute is its minimum, and the reaper comes every 30 s. Who is down or
-# draining is critical on purpose and should not be collected while it lives.
-COLLECT_AFTER = "1m"
-COLLECT_AFTER_IDLE = "10m"
 
 # What Consul's service has no place for travels in its meta.
 VERSION = "version"
@@ -28,13 +22,8 @@ OWN = (OWN_VERSION, ZONE, STATUS, STARTED_AT)
 CONSULS_ADDRESSES = re.compile(r"(lan|wan)(_ipv[46])?|(consul-)?virtual.*")
 
 
-def check_id(instance_id: str) -> str:
-    """Return the id of the instance's heartbeat check."""
-    return f"service:{instance_id}"
-
-
-def encode(instance: Instance) -> dict[str, Any]:
-    """Return what ``/v1/agent/service/register`` takes.
+def encode(instance: Instance, checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what ``/v1/agent/service/register`` takes; see :mod:`.checks` for the checks.
 
     https://developer.hashicorp.com/consul/api-docs/agent/service#register-service
     """
@@ -51,32 +40,34 @@ def encode(instance: Instance) -> dict[str, Any]:
         },
         "Weights": {"Passing": instance.weight, "Warning": instance.weight},
         "Meta": _encode_meta(instance),
-        "Check": {
-            "CheckID": check_id(instance.id),
-            "Name": "meshkit heartbeat",
-            "TTL": f"{TTL:.0f}s",
-            "Status": "passing" if instance.up else "critical",
-            "DeregisterCriticalServiceAfter": (
-                COLLECT_AFTER if instance.up else COLLECT_AFTER_IDLE
-            ),
-        },
+        "Checks": list(checks),
     }
 
 
-def decode(entries: Iterable[Mapping[str, Any]]) -> tuple[Instance, ...]:
-    """Read an answer of ``/v1/health/service``; sorted by id, each id once.
+def decode(
+    entries: Iterable[Mapping[str, Any]],
+) -> tuple[tuple[Instance, ...], dict[str, str]]:
+    """Read an answer of ``/v1/health/service``.
+
+    Returns:
+        The instances, sorted by id, each id once; and what is wrong with entries that are none,
+        by the service's id: anybody may have registered anything.
 
     Raises:
         KeyError, TypeError, AttributeError, ValueError: it is no such answer.
     """
     found: dict[str, Instance] = {}
+    corrupt: dict[str, str] = {}
     for entry in sorted(entries, key=lambda each: (each["Node"]["Node"], each["Service"]["ID"])):
         # Consul's ids are unique for each node only, and may be any text.
-        instance_id = str(entry["Service"]["ID"])
+        service_id = instance_id = str(entry["Service"]["ID"])
         if instance_id in found or not INSTANCE_ID.fullmatch(instance_id):
             instance_id = _label(instance_id, str(entry["Node"]["Node"]))
-        found[instance_id] = _decode(instance_id, entry)
-    return tuple(found[instance_id] for instance_id in sorted(found))
+        try:
+            found[instance_id] = _decode(instance_id, entry)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            corrupt[service_id] = str(error) or type(error).__name__
+    return tuple(found[instance_id] for instance_id in sorted(found)), corrupt
 
 
 def _decode(instance_id: str, entry: Mapping[str, Any]) -> Instance:
@@ -121,14 +112,21 @@ def _status(declared: str | None, checks: Iterable[Mapping[str, Any]]) -> Status
 
 def _endpoints(service: Mapping[str, Any], node_address: str) -> dict[str, Endpoint]:
     tagged = {
-        name: Endpoint(address["Address"], address["Port"])
+        name: _endpoint(address["Address"], address["Port"])
         for name, address in (service.get("TaggedAddresses") or {}).items()
         if address["Port"] and not CONSULS_ADDRESSES.fullmatch(name)
     }
-    main = Endpoint(service.get("Address") or node_address, service.get("Port") or 0)
-    if main.port and main not in tagged.values():
-        tagged.setdefault("http", main)
+    if service.get("Port"):
+        main = _endpoint(service.get("Address") or node_address, service["Port"])
+        if main not in tagged.values():
+            tagged.setdefault("http", main)
     return tagged
+
+
+def _endpoint(host: str, port: int) -> Endpoint:
+    if not host or not 0 < port < 65536:
+        raise ValueError(f"{host!r} and {port} are no address and port")
+    return Endpoint(host, port)
 
 
 def _label(service_id: str, node: str) -> str:
@@ -140,6 +138,7 @@ def _label(service_id: str, node: str) -> str:
 
 def _seconds(text: str) -> float:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return 0.0
+    return found if math.isfinite(found) else 0.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 import httptools
@@ -18,6 +20,9 @@ from meshkit.model import Endpoint
 CONNECT_LIMIT = 3.0
 IDLE_CONNECTIONS = 16
 READ_SIZE = 65536
+
+#: host and port, or a Unix socket
+Address = Endpoint | Path
 
 
 class Closed(ConnectionError):
@@ -69,11 +74,14 @@ class Connection:
         self._keep_alive = True
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, context: ssl.SSLContext | None) -> Self:
+    async def open(cls, address: Address, context: ssl.SSLContext | None) -> Self:
         """Connect. Raises OSError, which ssl's errors and :class:`NotConnected` are too."""
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
-                streams = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+                if isinstance(address, Path):
+                    streams = await asyncio.open_unix_connection(str(address))
+                else:
+                    streams = await asyncio.open_connection(address.host, address.port, ssl=context)
         except TimeoutError:
             raise NotConnected(f"no connection within {CONNECT_LIMIT:.0f} s") from None
         return cls(*streams)
@@ -95,7 +103,14 @@ class Connection:
         self._writer.write(request)
         await self._writer.drain()
         while not response.complete:
-            data = await self._reader.read(READ_SIZE)
+            try:
+                data = await self._reader.read(READ_SIZE)
+            except ConnectionResetError:
+                # A server that refuses a request unread, as one of TLS does with plain HTTP,
+                # answers and resets the connection.
+                if not response.ends_with_connection or parser.get_status_code() < 400:
+                    raise
+                break
             if data:
                 parser.feed_data(data)
             elif response.ends_with_connection:
@@ -113,10 +128,17 @@ class Connection:
 
 
 class Pool:
-    """Connections to one server, kept for reuse between requests."""
+    """Connections to one server, kept for reuse between requests.
 
-    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext | None) -> None:
-        self._endpoint = endpoint
+    Args:
+        address: of the server.
+        context: returns what TLS is spoken with on the next connection; None for no TLS.
+    """
+
+    def __init__(
+        self, address: Address, context: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
+        self._address = address
         self._context = context
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -143,7 +165,8 @@ class Pool:
             except ConnectionError:
                 if not repeat or self.closed:
                     raise
-        made = await Connection.open(self._endpoint, self._context)
+        context = self._context() if self._context else None
+        made = await Connection.open(self._address, context)
         if self.closed:
             made.close()
             raise Closed("the pool was closed meanwhile")

@@ -8,12 +8,12 @@ import socket
 import ssl
 
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
-from meshkit.model import Endpoint
-from meshkit.registry.consul.connection import Closed
+from meshkit.registry.consul.connection import Address, Closed
 
 # A connection beyond Consul's limit for one client address is accepted and closed at once,
 # without an answer. One that ends later was lost with its server.
 AT_ONCE = 1.0
+DISCONNECTED = (Closed, ConnectionResetError, BrokenPipeError)
 LIMIT_HINT = (
     "; if many watches are open on this host, raise Consul's limits.http_max_conns_per_client"
 )
@@ -21,63 +21,68 @@ LIMIT_HINT = (
 REASON_HEAD, REASON_TAIL = 120, 80
 
 
-def from_exchange(error: Exception, endpoint: Endpoint, *, lasted: float) -> RegistryError:
+def from_exchange(error: Exception, address: Address, *, lasted: float) -> RegistryError:
     """Translate what broke an exchange that ``lasted`` so many seconds."""
     if isinstance(error, ssl.SSLError):
-        return _from_tls(error, endpoint)
-    if isinstance(error, (Closed, ConnectionResetError, BrokenPipeError)):
-        hint = LIMIT_HINT if lasted < AT_ONCE else ""
-        return RegistryUnavailable(f"Consul at {endpoint} closed the connection{hint}")
+        return _from_tls(error, address)
+    if isinstance(error, DISCONNECTED):
+        hint = LIMIT_HINT if is_refusal(error, lasted=lasted) else ""
+        return RegistryUnavailable(f"Consul at {address} closed the connection{hint}")
     if isinstance(error, OSError):
-        return RegistryUnavailable(f"Consul at {endpoint} can't be reached: {_reason(error)}")
-    return RegistryUnavailable(f"what answers at {endpoint} does not speak HTTP: {error}")
+        return RegistryUnavailable(f"Consul at {address} can't be reached: {_reason(error)}")
+    return RegistryUnavailable(f"what answers at {address} does not speak HTTP: {error}")
 
 
-def from_status(status: int, body: str, endpoint: Endpoint, *, request: str) -> RegistryError:
+def is_refusal(error: Exception, *, lasted: float) -> bool:
+    """Whether it looks like one connection too many."""
+    return isinstance(error, DISCONNECTED) and lasted < AT_ONCE
+
+
+def from_status(status: int, body: str, address: Address, *, request: str) -> RegistryError:
     """Translate an answer that is no success; ``request`` is its method and path."""
     if body.lstrip().startswith("<"):  # a web page
-        return not_consul(endpoint, request=request)
+        return not_consul(address, request=request)
     reason = " ".join(body.split()) or "no reason given"
     if len(reason) > REASON_HEAD + REASON_TAIL:
         reason = f"{reason[:REASON_HEAD]} ... {reason[-REASON_TAIL:]}"
     if status in (401, 403):
         return RegistryDenied(
-            f"Consul at {endpoint} refused {request}: {reason}; "
+            f"Consul at {address} refused {request}: {reason}; "
             "check that the token may read and write this service"
         )
     if status == 400 and "HTTPS" in reason:
-        return RegistryUnavailable(f"Consul at {endpoint} expects TLS; use consul+tls://")
+        return RegistryUnavailable(f"Consul at {address} expects TLS; use consul+tls://")
     if status == 429 or status >= 500:
-        return RegistryUnavailable(f"Consul at {endpoint} failed at {request}: {reason} ({status})")
-    return RegistryError(f"Consul at {endpoint} did not accept {request}: {reason} ({status})")
+        return RegistryUnavailable(f"Consul at {address} failed at {request}: {reason} ({status})")
+    return RegistryError(f"Consul at {address} did not accept {request}: {reason} ({status})")
 
 
-def too_slow(endpoint: Endpoint, limit: float) -> RegistryError:
+def too_slow(address: Address, limit: float) -> RegistryError:
     """Return the error for an answer that did not come within ``limit`` seconds."""
-    return RegistryUnavailable(f"Consul at {endpoint} did not answer within {limit:.0f} s")
+    return RegistryUnavailable(f"Consul at {address} did not answer within {limit:.0f} s")
 
 
-def not_consul(endpoint: Endpoint, *, request: str) -> RegistryError:
+def not_consul(address: Address, *, request: str) -> RegistryError:
     """Return the error for a success that is none of Consul's."""
     return RegistryError(
-        f"what answers at {endpoint} is not Consul: {request} was answered in another form"
+        f"what answers at {address} is not Consul: {request} was answered in another form"
     )
 
 
-def closed(endpoint: Endpoint) -> RegistryError:
+def closed(address: Address) -> RegistryError:
     """Return the error for the use of a registry after its ``aclose``, or across it."""
-    return RegistryError(f"the registry at {endpoint} is closed")
+    return RegistryError(f"the registry at {address} is closed")
 
 
-def _from_tls(error: ssl.SSLError, endpoint: Endpoint) -> RegistryError:
+def _from_tls(error: ssl.SSLError, address: Address) -> RegistryError:
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return RegistryUnavailable(f"Consul at {endpoint} does not speak TLS there; use consul://")
+        return RegistryUnavailable(f"Consul at {address} does not speak TLS there; use consul://")
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"its certificate is not trusted ({error.verify_message}); check ca="
     else:
         text = (error.reason or str(error)).replace("_", " ").lower()
         reason = f"{text}; check cert= and key="
-    return RegistryDenied(f"no TLS with Consul at {endpoint}: {reason}")
+    return RegistryDenied(f"no TLS with Consul at {address}: {reason}")
 
 
 def _reason(error: OSError) -> str:

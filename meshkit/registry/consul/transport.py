@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote, urlencode
 
@@ -31,6 +32,38 @@ class Answer:
     body: str
 
 
+def seconds(params: Params) -> float:
+    """Return how long a query may be held back: its own ``wait``, as we write it."""
+    return float(dict(params).get("wait", "0ms").removesuffix("ms")) / 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One request, before it is known who asks."""
+
+    method: str
+    path: str
+    params: Params = ()
+    body: bytes = b""
+
+    def encode(self, options: ConsulOptions, token: str) -> bytes:
+        """Return what is sent."""
+        target = quote(self.path, safe="/:")
+        if self.params:
+            target += f"?{urlencode(self.params)}"
+        lines = [
+            f"{self.method} {target} HTTP/1.1",
+            f"Host: {options.endpoint if options.socket is None else 'localhost'}",
+            "User-Agent: meshkit",
+            f"Content-Length: {len(self.body)}",
+        ]
+        if token:
+            lines.append(f"X-Consul-Token: {token}")
+        if options.auth:
+            lines.append(f"Authorization: Basic {b64encode(options.auth.encode()).decode()}")
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + self.body
+
+
 class Transport:
     """Sends requests to the agent; connects on use.
 
@@ -41,8 +74,11 @@ class Transport:
 
     def __init__(self, options: ConsulOptions) -> None:
         self.options = options
-        self._reads = Pool(options.endpoint, options.context)
-        self._writes = Pool(options.endpoint, options.context)
+        self.address = options.address
+        self.crowded = False  # whether Consul has refused a connection as one too many
+        context = options.certificates.context if options.certificates else None
+        self._reads = Pool(self.address, context)
+        self._writes = Pool(self.address, context)
 
     async def read(self, path: str, params: Params = (), *, wait: float = 0.0) -> Answer:
         """GET ``path``, which Consul may hold back for ``wait`` seconds. Any status is returned.
@@ -51,16 +87,27 @@ class Transport:
             RegistryUnavailable: no answer.
             RegistryDenied: no token can be read, or a certificate is refused.
         """
-        request = self._request("GET", path, params, b"")
+        request = Request("GET", path, params)
         # Consul adds up to a sixteenth to the wait. What waits is not repeated: behind a broken
         # connection may be a server that was restarted, and that knows nothing of our index.
         limit = wait * 17 / 16 + LIMIT
         return await self._send(self._reads, request, limit=limit, repeat=not wait)
 
-    async def write(self, path: str, params: Params = (), *, body: bytes = b"") -> Answer:
-        """PUT ``body`` to ``path``. Raises as :meth:`read`."""
-        request = self._request("PUT", path, params, body)
-        return await self._send(self._writes, request, limit=LIMIT, repeat=True)
+    async def write(
+        self,
+        path: str,
+        params: Params = (),
+        *,
+        body: bytes = b"",
+        method: str = "PUT",
+        repeat: bool = True,
+    ) -> Answer:
+        """PUT ``body`` to ``path``, or DELETE it. Raises as :meth:`read`.
+
+        ``repeat`` is for what may be carried out twice, when the first answer was lost.
+        """
+        request = Request(method, path, params, body)
+        return await self._send(self._writes, request, limit=LIMIT, repeat=repeat)
 
     @contextlib.asynccontextmanager
     async def within(self, limit: float = LIMIT) -> AsyncIterator[None]:
@@ -69,44 +116,32 @@ class Transport:
             async with asyncio.timeout(limit):
                 yield
         except TimeoutError:
-            raise failures.too_slow(self.options.endpoint, limit) from None
+            raise failures.too_slow(self.address, limit) from None
 
     def error(self, answer: Answer, request: str) -> RegistryError:
         """Return the error that an unsuccessful answer stands for."""
-        return failures.from_status(
-            answer.status, answer.body, self.options.endpoint, request=request
-        )
+        return failures.from_status(answer.status, answer.body, self.address, request=request)
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail. Closing twice is safe."""
         await self._reads.aclose()
         await self._writes.aclose()
 
-    def _request(self, method: str, path: str, params: Params, body: bytes) -> bytes:
-        target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
-        token = self.options.read_token()
-        lines = [
-            f"{method} {target} HTTP/1.1",
-            f"Host: {self.options.endpoint}",
-            "User-Agent: meshkit",
-            f"Content-Length: {len(body)}",
-            *([f"X-Consul-Token: {token}"] if token else []),
-        ]
-        return "\r\n".join([*lines, "", ""]).encode("ascii") + body
-
-    async def _send(self, pool: Pool, request: bytes, *, limit: float, repeat: bool) -> Answer:
-        endpoint = self.options.endpoint
+    async def _send(self, pool: Pool, request: Request, *, limit: float, repeat: bool) -> Answer:
         if pool.closed:
-            raise failures.closed(endpoint)
+            raise failures.closed(self.address)
         started = time.monotonic()
         try:
             async with self.within(limit):
-                response = await pool.send(request, repeat=repeat)
+                content = request.encode(self.options, await self.options.read_token())
+                started = time.monotonic()
+                response = await pool.send(content, repeat=repeat)
         except (OSError, httptools.HttpParserError) as error:
             if pool.closed:
-                raise failures.closed(endpoint) from None
+                raise failures.closed(self.address) from None
             lasted = time.monotonic() - started
-            raise failures.from_exchange(error, endpoint, lasted=lasted) from None
+            self.crowded = self.crowded or failures.is_refusal(error, lasted=lasted)
+            raise failures.from_exchange(error, self.address, lasted=lasted) from None
         return Answer(
             response.status,
             response.headers.get("x-consul-index", ""),

@@ -22,7 +22,7 @@ POLL = 1.0
 # Without news the poll alone must tell of a death, which changes no folder, within a second.
 POLL_ALONE = 0.5
 # With news, what a folder does not show has been told; this is for what nobody thought of.
-LOOK_ANYWAY = 30.0
+LOOK_ANYWAY = 120.0
 # Many registrations at once are seen together.
 GAP = 0.01
 # The kernel tells that a file is being closed just before it lets go of the lock.
@@ -36,76 +36,76 @@ class Changes:
 
     def __init__(self, notifier: Notifier) -> None:
         self.open = True
+        self.told = False  # of what happens in all its folders
         self._notifier = notifier
         self._event = asyncio.Event()
         self._folders: dict[Path, Stamp] = {}
-        self._told = False
-        self._look_twice = False
-        self._looked_at = -GAP
+        self._news = False
+        self._looked_at = 0.0
 
     def follow(self, *folders: Path) -> None:
         """Follow these folders from now on. To be called before each look: they may be new ones."""
         told = [self._notifier.add(folder, self) for folder in folders]
-        self._told = all(told)
+        self.told = all(told)
         self._folders = {folder: stamp(folder) for folder in folders}
 
     async def wait(self) -> None:
         """Return when it is time to look again, or ``open`` has become False."""
         self._looked_at = time.monotonic()
-        while not await self._news(self._pause()):
-            if self._look_twice or not self._told or self._differs():
-                break
-        self._look_twice = self._event.is_set()
-        if self._look_twice:
+        twice, self._news = self._news, False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_TWICE if twice else None):
+                await self._event.wait()
+        if self._event.is_set():
             await asyncio.sleep(self._looked_at + GAP - time.monotonic())
             self._event.clear()
 
-    def _pause(self) -> float:
-        if self._look_twice:
-            return LOOK_TWICE
-        return POLL if self._told else POLL_ALONE
-
-    async def _news(self, limit: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._event.wait()
-        return self._event.is_set()
-
-    def _differs(self) -> bool:
-        """Whether a folder is another one, or has other files, than when it was looked at."""
-        if time.monotonic() - self._looked_at > LOOK_ANYWAY:
-            return True
-        return any(stamp(folder) != seen for folder, seen in self._folders.items())
-
-    def notify(self) -> None:
-        """End the wait."""
+    def notify(self, *, news: bool = False) -> None:
+        """End the wait; for news, look once more a little later."""
+        self._news = self._news or news
         self._event.set()
+
+    def poll(self) -> None:
+        """End the wait if a folder is another one, or has other files, than when last seen."""
+        overdue = time.monotonic() - self._looked_at > LOOK_ANYWAY
+        if not self.told or overdue or self._differs():
+            self.notify()
 
     def close(self) -> None:
         """End the wait for good."""
         self.open = False
         self.notify()
 
+    def _differs(self) -> bool:
+        return any(stamp(folder) != seen for folder, seen in self._folders.items())
+
 
 class Notifier:
-    """A registry's one inotify descriptor, shared by its watches: a user has but 128 of them."""
+    """A registry's one inotify descriptor and one timer, shared by its watches.
+
+    A user has but 128 descriptors, and a timer for each watch would keep an idle process busy.
+    """
 
     def __init__(self, *, inotify: bool) -> None:
         self._wanted = inotify
         self._inotify: Inotify | None = None
         self._watches: dict[int, set[Changes]] = {}
         self._all: set[Changes] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     @contextlib.contextmanager
     def changes(self) -> Iterator[Changes]:
         """Make what a watch waits on, for as long as it lasts."""
         changes = Changes(self)
         self._all.add(changes)
+        self._poll_later()
         try:
             yield changes
         finally:
             self._all.discard(changes)
             self._forget(changes)
+            if not self._all:
+                self._stop_polling()
 
     def add(self, folder: Path, changes: Changes) -> bool:
         """Have ``changes`` notified of what happens in the folder. False when it can't be."""
@@ -121,12 +121,29 @@ class Notifier:
         """End all waits and let go of the descriptor."""
         for changes in tuple(self._all):
             changes.close()
+        self._stop_polling()
         if self._inotify:
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
             self._inotify = None
         self._watches.clear()
         self._wanted = False
+
+    def _poll_later(self) -> None:
+        if self._timer is None:
+            pause = POLL if all(each.told for each in self._all) else POLL_ALONE
+            self._timer = asyncio.get_running_loop().call_later(pause, self._poll)
+
+    def _poll(self) -> None:
+        self._timer = None
+        for changes in self._all:
+            changes.poll()
+        self._poll_later()
+
+    def _stop_polling(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _start(self) -> Inotify:
         if not self._wanted or sys.platform != "linux":
@@ -144,7 +161,7 @@ class Notifier:
             told = self._all if watch == OVERFLOW else self._watches.get(watch, ())
             if matters(mask, name):
                 for changes in told:
-                    changes.notify()
+                    changes.notify(news=True)
             if mask & IGNORED:
                 self._watches.pop(watch, None)
 
@@ -159,9 +176,9 @@ class Notifier:
 
 
 def stamp(folder: Path) -> Stamp:
-    """Return what differs once files of the folder come, go or are renamed."""
+    """Return what differs once its files come, go or are renamed, or its owner or mode change."""
     try:
         info = os.stat(folder)  # noqa: PTH116 - a third of the cost of Path's
     except OSError:
         return 0, 0, 0
-    return info.st_dev, info.st_ino, info.st_mtime_ns
+    return info.st_dev, info.st_ino, info.st_ctime_ns

@@ -1,0 +1,177 @@
+"""One service's list from several places: near ones first, far ones when the near do not suffice.
+
+All places are followed all the time. A watch that began only when it is needed would cost seconds
+at the worst moment; one that waits costs a connection to the own registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from meshkit.backoff import Backoff
+from meshkit.discovery.followed import Followed
+from meshkit.discovery.outlier import Ejections
+from meshkit.discovery.places import Places
+from meshkit.discovery.subscription import Subscription
+from meshkit.discovery.tiers import SHARE, Health, Tier, by_zone, merge, needed
+from meshkit.errors import RegistryError
+from meshkit.model import Snapshot
+from meshkit.registry import Registry
+
+HOME = "own datacenter"
+LOOK_CAP = 5.0
+LOOK_AGAIN = 30.0  # seconds, for a datacenter that was not there
+START_POLL = 0.1
+
+log = logging.getLogger("meshkit.discovery")
+
+Follow = Callable[[Registry], Subscription]
+
+
+class Failover(Followed):
+    """Follows one service in several places; to callers it is as one :class:`Subscription`.
+
+    Args:
+        service: what to follow.
+        places: the own registry, and the datacenters to fail over to.
+        follow: makes the subscription of one registry.
+        zone: the own zone, empty when it does not matter.
+        share: of a place's instances that have to be up, between 0 and 1.
+        ejections: those that callers have set aside do not count as up.
+
+    Attributes:
+        tiers: names of the places that calls go to now, nearest first.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        places: Places,
+        follow: Follow,
+        *,
+        zone: str = "",
+        share: float = SHARE,
+        ejections: Ejections | None = None,
+    ) -> None:
+        super().__init__(service)
+        self.tiers: tuple[str, ...] = ()
+        self._places = places
+        self._follow = follow
+        self._zone = zone
+        self._share = share
+        self._ejections = Ejections() if ejections is None else ejections
+        self._ejections.on_change(self._choose)
+        self._health: dict[str, Health] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._home = self._begin(places.home)
+        self._others: dict[str, Subscription] = {}
+        self._looking = bool(places.failover)  # for the other datacenters, for the first time
+        self._finder = asyncio.create_task(self._find(), name=f"meshkit-failover-{service}")
+        self._choose()
+
+    async def known(self) -> Snapshot:
+        """See :class:`Followed`."""
+        while self.snapshot is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_POLL):
+                    await self._known.wait()
+            self._choose()  # a subscription that has failed before its first list tells nobody
+        return self.snapshot
+
+    async def aclose(self) -> None:
+        """See :class:`Followed`."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._finder.cancel()
+        await asyncio.gather(self._finder, return_exceptions=True)
+        followed = (self._home, *self._others.values())
+        await asyncio.gather(*(each.aclose() for each in followed))
+
+    def _begin(self, registry: Registry) -> Subscription:
+        subscription = self._follow(registry)
+        subscription.on_change(lambda _: self._choose())
+        return subscription
+
+    async def _find(self) -> None:
+        """Follow the other datacenters as soon as they are found."""
+        backoff, complete = Backoff(cap=LOOK_CAP), not self._places.failover
+        while not complete:
+            try:
+                names, complete = await self._places.found()
+            except RegistryError as error:
+                log.debug("%s: looking for the other datacenters failed: %s", self.service, error)
+                pause = backoff.next()
+            except Exception:
+                log.exception("looking for the other datacenters failed unexpectedly")
+                pause = backoff.next()
+            else:
+                for name in names:
+                    if name not in self._others:
+                        self._others[name] = self._begin(self._places.registry(name))
+                pause = LOOK_AGAIN
+            self._looking = False
+            self._choose()
+            if not complete:
+                await asyncio.sleep(pause)
+
+    def _all_tiers(self) -> list[Tier]:
+        home = _tier(HOME, self._home)
+        others = [
+            _tier(name, self._others[name])
+            for name in self._places.failover
+            if name in self._others
+        ]
+        if self._looking:
+            others.append(Tier("other datacenters", None, pending=True))
+        return [*(by_zone(home, self._zone) if self._zone else [home]), *others]
+
+    def _choose(self) -> None:
+        """Decide anew which tiers are used; called whenever anything of them has changed."""
+        if self._closed:
+            return
+        self.error = self._home.error
+        tiers, aside = self._all_tiers(), self._ejections.look()
+        for tier in tiers:
+            self._health.setdefault(tier.name, Health(self._share))
+        now = time.monotonic()
+        count = needed(tiers, self._health, aside, now=now)
+        self._judge_again(now)
+        if count is None:
+            return
+        used, rest = tiers[:count], tiers[count:]
+        self.reserve = tuple(instance for tier in rest for instance in tier.up)
+        self._tell(used, aside)
+        revision = self.snapshot.revision + 1 if self.snapshot is not None else 1
+        snapshot = merge(self.service, used, revision=revision)
+        old = self.snapshot
+        if old is None or (old.instances, old.stale) != (snapshot.instances, snapshot.stale):
+            self._publish(snapshot)
+
+    def _judge_again(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = min(health.due for health in self._health.values())
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(due - now, self._choose) if due - now < 86400 else None
+
+    def _tell(self, used: list[Tier], aside: set[str]) -> None:
+        """Note the tiers in use, and log a change of them."""
+        before, self.tiers = self.tiers, tuple(tier.name for tier in used if tier.up)
+        if self.tiers == before or (not before and len(used) == 1):
+            return
+        remote = any(name in self._others for name in self.tiers)
+        states = ", ".join(tier.describe(aside) for tier in used) or "nobody"
+        log.log(
+            logging.WARNING if remote else logging.INFO, "%s: calls go to %s", self.service, states
+        )
+
+
+def _tier(name: str, subscription: Subscription) -> Tier:
+    unknown = subscription.snapshot is None
+    return Tier(name, subscription.snapshot, pending=unknown and subscription.error is None)

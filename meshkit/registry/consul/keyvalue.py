@@ -1,0 +1,135 @@
+"""Consul's key-value store. Reads are consistent: an election makes them fail, never outdated.
+
+https://developer.hashicorp.com/consul/api-docs/kv
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import contextlib
+import functools
+import json
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from meshkit.registry.consul import failures
+from meshkit.registry.consul.polling import follow
+from meshkit.registry.consul.transport import Answer, Transport, seconds
+from meshkit.registry.kv import ABSENT, KEY, Entry, KeyValue, check_key, check_value
+
+# As much of a prefix as can be part of a path: Consul "cleans" others, to other keys.
+CLEAN = re.compile(r"(?:(?!\.{1,2}/)[A-Za-z0-9._-]+/)*(?:(?!\.{1,2}$)[A-Za-z0-9._-]+)?")
+
+
+class ConsulKeyValue(KeyValue):
+    """The keys under one prefix, in one datacenter.
+
+    Other programs' keys under it that are none of ours, such as ``folder/``, are not shown.
+    """
+
+    propagation = 0.5
+
+    def __init__(self, transport: Transport, *, dc: str) -> None:
+        self._transport = transport
+        self._dc = (("dc", dc),) if dc else ()
+        prefix = transport.options.kv_prefix
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    async def get(self, key: str) -> Entry | None:
+        answer = await self._read(check_key(key), ())
+        found = self._entries(answer, key)
+        return found[0] if found else None
+
+    async def list(self, prefix: str = "") -> tuple[Entry, ...]:
+        _, found = await self._list(prefix, None, "")
+        return found
+
+    async def put(self, key: str, value: bytes, *, expect: int | None = None) -> Entry | None:
+        if not await self._change("PUT", check_key(key), check_value(key, value), expect):
+            return None
+        # Consul does not say which revision it made. Where the value is ours, the revision read
+        # is as good as that of our own write; else ours is outdated, and any older one says so.
+        entry = await self.get(key)
+        if entry is not None and entry.value == value:
+            return entry
+        return Entry(key=key, value=value, revision=entry.revision - 1 if entry else 1)
+
+    async def delete(self, key: str, *, expect: int | None = None) -> bool:
+        check_key(key)
+        if expect == ABSENT:
+            return False
+        # Consul takes any deletion for a success; only one with a revision says what it did.
+        while expect is None:
+            entry = await self.get(key)
+            if entry is None:
+                return False
+            if await self._change("DELETE", key, b"", entry.revision):
+                return True
+        entry = await self.get(key)
+        return (
+            entry is not None
+            and entry.revision == expect
+            and await self._change("DELETE", key, b"", expect)
+        )
+
+    async def watch(self, prefix: str = "") -> AsyncGenerator[tuple[Entry, ...], None]:
+        seen: tuple[Entry, ...] | None = None
+        async with contextlib.aclosing(follow(functools.partial(self._list, prefix))) as lists:
+            async for found in lists:
+                if found != seen:
+                    yield (seen := found)
+
+    async def _list(
+        self, prefix: str, index: int | None, wait: str
+    ) -> tuple[str, tuple[Entry, ...]]:
+        clean = CLEAN.match(prefix)
+        path = clean[0] if clean else ""
+        blocking = (("index", str(index)), ("wait", wait)) if index else ()
+        answer = await self._read(path, (("recurse", "1"), *blocking))
+        found = [
+            entry
+            for entry in self._entries(answer, prefix)
+            if entry.key.startswith(prefix) and KEY.fullmatch(entry.key)
+        ]
+        return answer.index, tuple(sorted(found, key=lambda entry: entry.key))
+
+    async def _read(self, key: str, params: tuple[tuple[str, str], ...]) -> Answer:
+        path = f"/v1/kv/{self._prefix}{key}"
+        answer = await self._transport.read(
+            path, (("consistent", "1"), *self._dc, *params), wait=seconds(params)
+        )
+        if answer.status not in (200, 404):
+            raise self._transport.error(answer, f"GET {path}")
+        if not answer.index.isdigit():
+            raise failures.not_consul(self._transport.address, request=f"GET {path}")
+        return answer
+
+    async def _change(self, method: str, key: str, value: bytes, expect: int | None) -> bool:
+        path = f"/v1/kv/{self._prefix}{key}"
+        condition = () if expect is None else (("cas", str(expect)),)
+        # A write on a condition is not repeated: the second one would find the first one's value.
+        answer = await self._transport.write(
+            path, (*self._dc, *condition), body=value, method=method, repeat=expect is None
+        )
+        if answer.status != 200 or answer.body.strip() not in ("true", "false"):
+            raise self._transport.error(answer, f"{method} {path}")
+        return answer.body.strip() == "true"
+
+    def _entries(self, answer: Answer, about: str) -> builtins.list[Entry]:
+        if answer.status == 404:
+            return []
+        try:
+            return [self._entry(item) for item in json.loads(answer.body)]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise failures.not_consul(
+                self._transport.address, request=f"the value of {about!r}"
+            ) from None
+
+    def _entry(self, item: Mapping[str, Any]) -> Entry:
+        return Entry(
+            key=item["Key"].removeprefix(self._prefix),
+            value=base64.b64decode(item["Value"] or ""),
+            revision=item["ModifyIndex"],
+        )

@@ -1,0 +1,194 @@
+"""The registry that is several: each operation in all of them, none held up by another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import ipaddress
+from collections.abc import AsyncGenerator, Sequence
+from typing import TypeVar
+
+from meshkit.errors import LeaseLost, RegistryError
+from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
+from meshkit.registry.base import Lease, Registry
+from meshkit.registry.kv import KeyValue
+from meshkit.registry.several.follower import Follower, following
+from meshkit.registry.several.member import Member, joined
+from meshkit.registry.several.union import add_up, merge, shared
+from meshkit.registry.several.upkeep import Upkeep
+from meshkit.registry.url import RegistryUrl, find_engine
+
+Value = TypeVar("Value")
+
+
+class Several(Registry):
+    """See the package.
+
+    Args:
+        members: in the order in which they are believed.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__(" ".join(each.registry.url for each in members))
+        self._members = tuple(members)
+        self._registering = tuple(each for each in members if each.registers)
+        self._upkeeps: dict[str, Upkeep] = {}
+        self._following: set[asyncio.Task[None]] = set()
+        self.propagation = max(each.registry.propagation for each in members)
+        self.settle = max(each.registry.settle for each in members)
+        self.read_only = not self._registering
+
+    @property
+    def peer(self) -> Endpoint | None:
+        # Those who read where we register must reach us; and a remote registry says more about
+        # our address than an agent beside us.
+        members = self._registering or self._members
+        peers = [peer for each in members if (peer := each.registry.peer) is not None]
+        return next((peer for peer in peers if not is_here(peer)), peers[0] if peers else None)
+
+    @property
+    def kv(self) -> KeyValue:
+        for each in self._members:
+            with contextlib.suppress(RegistryError):
+                return each.registry.kv
+        return super().kv
+
+    async def register(self, instance: Instance) -> Lease:
+        if self.read_only:
+            return await super().register(instance)
+        if (upkeep := self._upkeeps.get(instance.id)) is None:
+            upkeep = self._upkeeps[instance.id] = Upkeep(instance.id, self._registering)
+        return await upkeep.register(instance)
+
+    async def renew(self, lease: Lease) -> None:
+        if (upkeep := self._upkeeps.get(lease.instance_id)) is None:
+            raise LeaseLost(f"{lease.instance_id} is not registered in {self.url}")
+        await upkeep.renew()
+
+    async def deregister(self, instance_id: str) -> None:
+        known = self._upkeeps.pop(instance_id, None)
+        await (known or Upkeep(instance_id, self._registering)).leave()
+
+    async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+        changed = asyncio.Event()
+        followers = [
+            Follower(
+                member,
+                f"following {service}",
+                functools.partial(self._remembered, member, service),
+                last=member.snapshots.get(service),
+                changed=changed,
+            )
+            for member in self._members
+        ]
+        revision, seen = 0, None
+        async with contextlib.aclosing(following(followers, changed, self._following)) as changes:
+            async for _ in changes:
+                snapshot = merge(service, list(map(_listed, followers)), revision=revision + 1)
+                if (snapshot.instances, snapshot.stale) != seen:
+                    seen, revision = (snapshot.instances, snapshot.stale), revision + 1
+                    yield snapshot
+
+    async def instances(self, service: str) -> Snapshot:
+        reads = [each.read(service) for each in self._members]
+        results = await asyncio.gather(*reads, return_exceptions=True)
+        good = _good(results)
+        unknown = [None] * (len(results) - len(good))
+        return merge(service, [*good, *unknown], revision=0)
+
+    async def services(self) -> tuple[ServiceInfo, ...]:
+        reads = [each.read_services() for each in self._members]
+        return await self._sum(_good(await asyncio.gather(*reads, return_exceptions=True)))
+
+    async def watch_services(self) -> AsyncGenerator[tuple[ServiceInfo, ...], None]:
+        changed = asyncio.Event()
+        followers = [
+            Follower(
+                member,
+                "following the services",
+                member.registry.watch_services,
+                last=member.services,
+                changed=changed,
+            )
+            for member in self._members
+        ]
+        seen = None
+        async with contextlib.aclosing(following(followers, changed, self._following)) as changes:
+            async for _ in changes:
+                now = await self._sum([each.value for each in followers if each.value is not None])
+                if now != seen:
+                    yield (seen := now)
+
+    async def aclose(self) -> None:
+        for task in tuple(self._following):
+            task.cancel()
+        await asyncio.gather(*self._following, return_exceptions=True)
+        upkeeps = list(self._upkeeps.values())
+        self._upkeeps.clear()
+        async with contextlib.AsyncExitStack() as closing:
+            for member in self._members:
+                closing.push_async_callback(member.registry.aclose)
+            for upkeep in upkeeps:
+                closing.push_async_callback(upkeep.aclose)
+
+    async def _remembered(self, member: Member, service: str) -> AsyncGenerator[Snapshot, None]:
+        """Watch one member, noting what it lists for the time that it is away."""
+        async with contextlib.aclosing(member.registry.watch(service)) as watch:
+            async for snapshot in watch:
+                member.snapshots[service] = snapshot
+                yield snapshot
+
+    async def _sum(self, lists: Sequence[tuple[ServiceInfo, ...]]) -> tuple[ServiceInfo, ...]:
+        names = sorted(shared(lists))
+        snapshots = await asyncio.gather(*map(self.instances, names))
+        counts = [len(snapshot.instances) for snapshot in snapshots]
+        return add_up(lists, dict(zip(names, counts, strict=True)))
+
+
+def _listed(follower: Follower[Snapshot]) -> Snapshot | None:
+    """Return a member's list, marked stale while the member is away."""
+    value = follower.value
+    if value is None or follower.live:
+        return value
+    return dataclasses.replace(value, stale=True, read_at=follower.lost_at or value.read_at)
+
+
+def _good(results: Sequence[Value | BaseException]) -> list[Value]:
+    """Return what could be read. Raises when nothing could be, or for a bug."""
+    errors = [each for each in results if isinstance(each, RegistryError)]
+    for each in results:
+        if isinstance(each, BaseException) and not isinstance(each, RegistryError):
+            raise each
+    if len(errors) == len(results):
+        raise joined(errors)
+    return [each for each in results if not isinstance(each, BaseException)]
+
+
+def is_here(peer: Endpoint) -> bool:
+    """Whether the server is on this machine."""
+    try:
+        return ipaddress.ip_address(peer.host).is_loopback
+    except ValueError:
+        return peer.host == "localhost"
+
+
+def open_several(urls: Sequence[RegistryUrl]) -> Several:
+    """Open these as one; the parameter ``register=false`` is ours, the others the engines'.
+
+    Raises:
+        RegistryUrlError: one of them is malformed, or stands there twice.
+    """
+    if repeated := next((each for each in urls if urls.count(each) > 1), None):
+        raise repeated.error("it stands there twice")
+    return Several([_open(url) for url in urls])
+
+
+def _open(url: RegistryUrl) -> Member:
+    params = dict(url.params)
+    register = params.pop("register", "true").lower()
+    if register not in ("true", "false"):
+        raise url.error(f"register is true or false, not {register!r}")
+    own = dataclasses.replace(url, params=params)
+    return Member(find_engine(own)(own), registers=register == "true")

@@ -1,0 +1,410 @@
+"""What the registry holds becomes a model: how texts are read, and which layer wins."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    Field,
+    Json,
+    RootModel,
+    SecretBytes,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from meshkit import ConfigError
+from meshkit.config.fields import Path, did_you_mean, slots
+from meshkit.config.layers import Problem, UnbuildableError, settle
+
+
+def at(**texts: str | bytes) -> dict[Path, bytes]:
+    """Values at paths: ``retry__times="3"`` is retry/times."""
+    return {
+        tuple(name.split("__")): text.encode() if isinstance(text, str) else text
+        for name, text in texts.items()
+    }
+
+
+def made(model: type[BaseModel], **texts: str | bytes) -> dict[str, Any]:
+    settled = settle(model, at(**texts), {})
+    assert settled.refused == ()
+    return settled.model.model_dump()
+
+
+def refused(model: type[BaseModel], **texts: str | bytes) -> dict[str, str]:
+    found = settle(model, at(**texts), {}).refused
+    return {"/".join(problem.path): problem.reason for problem in found}
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Retry(BaseModel):
+    times: int = 3
+    pauses: tuple[float, ...] = (0.1, 0.2)
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Everything(BaseModel):
+    count: int = 0
+    share: float = 0.0
+    on: bool = False
+    title: str = ""
+    raw: bytes = b""
+    maybe: int | None = None
+    color: Color = Color.RED
+    mode: Literal["fast", "safe"] = "safe"
+    day: dt.date = dt.date(2000, 1, 1)
+    pause: dt.timedelta = dt.timedelta(0)
+    price: decimal.Decimal = decimal.Decimal(0)
+    ident: uuid.UUID = uuid.UUID(int=0)
+    secret: SecretStr = SecretStr("")
+    names: list[str] = []
+    tags: set[str] = set()
+    pair: tuple[int, str] = (0, "")
+    rates: dict[str, float] = {}
+    retry: Retry = Retry()
+    others: list[Retry] = []
+    point: Point = dataclasses.field(default_factory=lambda: Point(0))
+    either: int | list[int] = 0
+
+
+COMPOSED = {"names", "tags", "pair", "rates", "retry", "others", "point", "either"}
+WORDS = st.from_regex(r"[A-Za-z0-9._-]{1,8}", fullmatch=True)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+RETRIES = st.builds(Retry, times=st.integers(), pauses=st.lists(FLOATS, max_size=3).map(tuple))
+
+
+@st.composite
+def everything(draw: st.DrawFn) -> Everything:
+    fields: dict[str, st.SearchStrategy[Any]] = {
+        "count": st.integers(-(10**18), 10**18),
+        "share": FLOATS,
+        "on": st.booleans(),
+        "title": st.text(),
+        "raw": st.binary(),
+        "maybe": st.integers(-1000, 1000),
+        "color": st.sampled_from(Color),
+        "mode": st.sampled_from(["fast", "safe"]),
+        "day": st.dates(),
+        "pause": st.timedeltas(dt.timedelta(0), dt.timedelta(days=1000)),
+        "price": st.decimals(-(10**9), 10**9, places=2),
+        "ident": st.uuids(),
+        "secret": st.text().map(SecretStr),
+        "names": st.lists(st.text(), max_size=4),
+        "tags": st.sets(st.text(), max_size=4),
+        "pair": st.tuples(st.integers(), st.text()),
+        "rates": st.dictionaries(WORDS, FLOATS, max_size=4),
+        "retry": RETRIES,
+        "others": st.lists(RETRIES, max_size=3),
+        "point": st.builds(Point, st.integers(), st.integers()),
+        "either": st.integers() | st.lists(st.integers(), max_size=3),
+    }
+    chosen = draw(st.sets(st.sampled_from(sorted(fields))))
+    return Everything(**{name: draw(fields[name]) for name in sorted(chosen)})
+
+
+def texts_of(model: Everything, *, nested: bool) -> dict[Path, bytes]:
+    """Write the fields that were set as a person would write them."""
+    texts: dict[Path, bytes] = {}
+    for name in model.model_fields_set:
+        value = getattr(model, name)
+        if isinstance(value, bytes):
+            texts[name,] = value
+        elif isinstance(value, SecretStr):
+            texts[name,] = value.get_secret_value().encode()
+        elif nested and name == "retry":
+            texts[name, "times"] = str(value.times).encode()
+            texts[name, "pauses"] = json.dumps(value.pauses).encode()
+        elif nested and name == "rates":
+            texts |= {(name, key): repr(rate).encode() for key, rate in value.items()}
+        elif name in COMPOSED:
+            texts[name,] = json.dumps(model.model_dump(mode="json", include={name})[name]).encode()
+        else:
+            texts[name,] = str(model.model_dump(mode="json", include={name})[name]).encode()
+    return texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(model=everything(), nested=st.booleans())
+def test_every_value_can_be_written_as_text_and_read_again(
+    model: Everything, *, nested: bool
+) -> None:
+    settled = settle(Everything, texts_of(model, nested=nested), {})
+    assert settled.refused == ()
+    assert settled.model == model
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.dictionaries(
+        st.lists(st.sampled_from([*Everything.model_fields, "times", "x"]), min_size=1, max_size=3)
+        .map(tuple)
+        .filter(lambda path: bool(slots(Everything, path))),
+        st.binary(max_size=20) | st.sampled_from([b"1", b"{}", b"[]", b"null", b'{"times": "x"}']),
+        max_size=6,
+    ),
+    good=everything(),
+)
+def test_whatever_is_found_a_model_comes_out_and_nothing_else_is_lost(
+    values: dict[Path, bytes], good: Everything
+) -> None:
+    before = settle(Everything, texts_of(good, nested=False), {})
+    settled = settle(Everything, values, before.used)
+    # What is used makes the same model, and each value is the one found or the one before.
+    assert settle(Everything, settled.used, {}).model == settled.model
+    for path in values.keys() | settled.used:
+        assert settled.used.get(path) in (values.get(path), before.used.get(path))
+    if not settled.refused:
+        assert dict(settled.used) == values
+
+
+def test_texts_are_read_as_environment_variables_are() -> None:
+    assert made(Everything, on="yes")["on"] is True
+    assert made(Everything, pause="PT1M")["pause"] == dt.timedelta(minutes=1)
+    assert made(Everything, either="[1, 2]")["either"] == [1, 2]
+    assert made(Everything, either="7")["either"] == 7
+    assert made(Everything, title='"quoted"')["title"] == '"quoted"'
+    assert made(Everything, raw=b"\xff\n")["raw"] == b"\xff\n"
+
+    class Marked(BaseModel):
+        items: Json[list[int]] = []
+        words: Annotated[list[str], NoDecode] = []
+        key: SecretBytes = SecretBytes(b"")
+        root: RootModel[int] = RootModel(0)
+        rows: RootModel[list[int]] = RootModel([])
+
+        @field_validator("words", mode="before")
+        @classmethod
+        def split(cls, value: object) -> object:
+            return value.split() if isinstance(value, str) else value
+
+    made_of = settle(
+        Marked, at(items="[1]", words="a b", key=b"\xff", root="7", rows="[7]"), {}
+    ).model
+    assert (made_of.items, made_of.words, made_of.key.get_secret_value()) == (
+        [1],
+        ["a", "b"],
+        b"\xff",
+    )
+    assert (made_of.root.root, made_of.rows.root) == (7, [7])
+
+
+def test_parts_complete_each_other_and_the_more_specific_wins() -> None:
+    assert made(Everything, retry='{"times": 5}', retry__times="7")["retry"]["times"] == 7
+    assert made(Everything, retry='{"times": 5}', retry__pauses="[1]")["retry"] == {
+        "times": 5,
+        "pauses": (1.0,),
+    }
+    assert made(Everything, rates='{"a": 1}', rates__b="2")["rates"] == {"a": 1.0, "b": 2.0}
+
+    class Defaults(BaseModel):
+        retry: Retry = Retry(times=9)
+        made: Retry = Field(default_factory=lambda: Retry(times=8, pauses=()))
+        none: Retry | None = None
+
+    assert made(Defaults, retry__pauses="[]", made__times="1", none__times="2") == {
+        "retry": {"times": 9, "pauses": ()},
+        "made": {"times": 1, "pauses": ()},
+        "none": {"times": 2, "pauses": (0.1, 0.2)},
+    }
+
+
+class FromEnvironment(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SHOP_", env_nested_delimiter="__")
+
+    limit: int = 1
+    title: str = "default"
+    retry: Retry = Retry()
+
+
+def test_the_registry_is_over_the_environment_is_over_the_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOP_LIMIT", "2")
+    monkeypatch.setenv("SHOP_RETRY__TIMES", "20")
+    assert made(FromEnvironment)["limit"] == 2
+    found = made(FromEnvironment, limit="3", retry__pauses="[3]")
+    assert found == {"limit": 3, "title": "default", "retry": {"times": 20, "pauses": (3.0,)}}
+    monkeypatch.setenv("SHOP_LIMIT", "many")
+    assert made(FromEnvironment, limit="3")["limit"] == 3
+    with pytest.raises(UnbuildableError, match="should be a valid integer"):
+        settle(FromEnvironment, {}, {})
+    monkeypatch.setenv("SHOP_RETRY", "{")
+    with pytest.raises(UnbuildableError, match='error parsing value for field "retry"'):
+        settle(FromEnvironment, at(limit="3"), {})
+
+
+def test_aliases_are_for_the_constructor_keys_have_the_fields_names() -> None:
+    class Aliased(BaseModel):
+        one: int = Field(1, alias="ONE")
+        two: int = Field(2, validation_alias=AliasChoices(AliasPath("x", 0), "second"))
+
+    assert made(Aliased, one="10", two="20") == {"one": 10, "two": 20}
+    assert refused(Aliased, one="x", two="y").keys() == {"one", "two"}
+
+    class Odd(BaseModel):
+        two: int = Field(2, validation_alias=AliasPath("x", 0))
+
+    with pytest.raises(ConfigError, match=r"Odd.two: an AliasPath is no name"):
+        made(Odd, two="1")
+
+
+def test_each_bad_value_is_refused_alone() -> None:
+    found = at(count="x", share="0.5", retry__times="y", retry__pauses="[1]", raw="ok", names="a,b")
+    settled = settle(Everything, found, at(count="5", retry__times="6"))
+    assert (settled.model.count, settled.model.share, settled.model.raw) == (5, 0.5, b"ok")
+    assert settled.model.retry == Retry(times=6, pauses=(1.0,))
+    assert {problem.path for problem in settled.refused} == {
+        ("count",),
+        ("retry", "times"),
+        ("names",),
+    }
+    assert dict(settled.used) == at(
+        count="5", share="0.5", retry__times="6", retry__pauses="[1]", raw="ok"
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "reasons"),
+    [
+        ({"count": "x"}, {"count": "Input should be a valid integer, unable to parse"}),
+        ({"count": ""}, {"count": "Input should be a valid integer"}),
+        ({"count": b"\xff"}, {"count": "it is not UTF-8 text"}),
+        ({"names": "a"}, {"names": "it is not JSON"}),
+        ({"names": "[" * 100_000}, {"names": "it is not JSON"}),
+        ({"names": '["a", 1]'}, {"names": "Input should be a valid string"}),
+        ({"retry": '{"times": "x"}'}, {"retry": "Input should be a valid integer"}),
+        (
+            {"retry": '{"times": 5}', "retry__times": "x"},
+            {"retry/times": "Input should be a valid integer"},
+        ),
+        ({"rates__a": "x"}, {"rates/a": "Input should be a valid number"}),
+        ({"either": "x"}, {"either": "Input should be a valid"}),
+        ({"mode": "quick"}, {"mode": "Input should be 'fast' or 'safe'"}),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(
+    texts: Mapping[str, str | bytes], reasons: Mapping[str, str]
+) -> None:
+    found = refused(Everything, **texts)
+    assert found.keys() == reasons.keys()
+    for path, reason in reasons.items():
+        assert found[path].startswith(reason), found
+
+
+class Range(BaseModel):
+    least: int = 0
+    most: int = 10
+    title: str = ""
+
+    @model_validator(mode="after")
+    def in_order(self) -> Range:
+        if self.least > self.most:
+            raise ValueError(f"least {self.least}\nis more than most {self.most}")
+        return self
+
+    @field_validator("title")
+    @classmethod
+    def check(cls, value: str, info: ValidationInfo) -> str:
+        if value == "bug":
+            raise KeyError("oops")
+        return value
+
+
+def test_what_does_not_go_together_is_refused_together() -> None:
+    good = at(least="3", most="5")
+    settled = settle(Range, at(least="8", most="5", title="new"), good)
+    assert (settled.model, dict(settled.used)) == (Range(least=3, most=5), good)
+    assert settled.refused == (Problem((), "least 8 is more than most 5"),)
+    assert settle(Range, at(least="8", most="9"), good).model == Range(least=8, most=9)
+    assert settle(Range, at(least="11"), {}).model == Range()
+
+
+def test_a_validator_with_a_bug_is_a_refusal() -> None:
+    (problem,) = settle(Range, at(title="bug"), {}).refused
+    assert problem.reason.startswith("KeyError: 'oops' (")
+    assert "test_layers.py" in problem.reason
+
+
+class Needy(BaseModel):
+    url: str
+    limit: int = 1
+
+
+def test_what_is_required_must_be_there_once() -> None:
+    with pytest.raises(UnbuildableError, match="Field required") as caught:
+        settle(Needy, at(limit="2"), {})
+    assert caught.value.problem.path == ("url",)
+    before = settle(Needy, at(url="a"), {})
+    after = settle(Needy, at(limit="2"), before.used)  # it was removed
+    assert (after.model.url, after.model.limit) == ("a", 2)
+    assert after.refused == (Problem(("url",), "Field required"),)
+
+
+class Login(BaseModel):
+    api_token: str = ""
+    pin: SecretStr = SecretStr("")
+    credentials: dict[str, str] = {}
+    user: str = ""
+
+    @field_validator("api_token", "pin")
+    @classmethod
+    def check(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if "bad" in text:
+            raise ValueError(f"{text} is bad")
+        return value
+
+    @model_validator(mode="after")
+    def together(self) -> Login:
+        if self.user == "nobody":
+            raise ValueError(f"nobody has {self.api_token} and {self.credentials}")
+        return self
+
+
+def test_secrets_are_never_in_what_is_said() -> None:
+    assert refused(Login, api_token="bad123", pin="bad456") == {
+        "api_token": "value_error",
+        "pin": "value_error",
+    }
+    reasons = refused(Login, user="nobody", api_token="s3cret", credentials__me="hush")
+    assert reasons == {"": "nobody has *** and {'me': '***'}"}
+
+
+def test_unknown_paths_are_known_as_such() -> None:
+    for known in ("count", "retry/times", "rates/anything", "names"):
+        assert slots(Everything, tuple(known.split("/"))), known
+    for unknown in ("coumt", "retry/tims", "retry/times/more", "names/0", "rates/a/b", "count/a"):
+        assert not slots(Everything, tuple(unknown.split("/"))), unknown
+    assert did_you_mean(Everything, ("coumt",)) == "; did you mean count?"
+    assert did_you_mean(Everything, ("retry", "tims")) == "; did you mean retry/times?"
+    assert did_you_mean(Everything, ("xyz",)) == ""
+
+    class Open(BaseModel, extra="allow"):
+        known: int = 1
+
+    assert made(Open, known="2", other="3") == {"known": 2, "other": "3"}
