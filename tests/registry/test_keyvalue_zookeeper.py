@@ -51,7 +51,8 @@ async def test_what_others_write_by_hand(url: str, outsider: Any) -> None:
 async def test_a_node_without_data_is_empty(url: str, outsider: Any) -> None:
     async with open_registry(url) as registry:
         await registry.kv.put("some", b"1")
-        outsider.create(f"{path_of(url)}/kv/none", b"")
+        outsider.create(f"{path_of(url)}/kv/none")
+        outsider.set(f"{path_of(url)}/kv/none", None)
         assert written(await registry.kv.get("none")).value == b""
         assert b"" in [entry.value for entry in await registry.kv.list("none")]
 
