@@ -54,7 +54,7 @@ def test_what_was_fetched_before_is_used(tools: Path, tmp_path: Path) -> None:
 def test_curator_is_for_those_who_have_a_jdk(tools: Path, tmp_path: Path) -> None:
     for name in ("consul", "etcd", "zookeeper", "curator"):
         program(tmp_path / name)
-    assert "curator" not in run(tools, "--dir", str(tmp_path)).stdout
+    assert "curator:" not in run(tools, "--dir", str(tmp_path)).stdout
     program(tools / "javac")
     done = run(tools, "--dir", str(tmp_path))
     assert done.stdout.splitlines()[-1] == f"curator: {tmp_path / 'curator'}"
