@@ -268,6 +268,7 @@ async def test_a_session_lost_to_a_pause_is_replaced(make_zookeeper: MakeZooKeep
             changed = dataclasses.replace(USERS, weight=5)
             await registry.register(changed)
             await watched.until(lambda snapshot: snapshot.instances == (changed,))
+        eventually(lambda: len(kazoo_threads()) == 2 * 3)  # of the lost sessions none are left
 
 
 # --- restarted ------------------------------------------------------------------------------------

@@ -272,5 +272,15 @@ async def test_a_change_costs_one_read_however_many_there_are(
             await services.until(lambda found: any(each.tags for each in found))
             await watched.nothing(seconds=0.3)
             reads = [(name, path) for by, name, path in calls if by == reading]
-            node = f"{path_of(url)}/services/s3/{changed.id}"
-            assert reads == [("get", node)] * 2  # one for each watch
+            folder = f"{path_of(url)}/services/s3"
+            assert reads == [("get", f"{folder}/{changed.id}")] * 2  # one for each watch
+
+            calls.clear()
+            added = Instance(id="s3-new", service="s3")
+            await registry.register(added)
+            await watched.until(lambda snapshot: added in snapshot.instances)
+            await services.until(lambda found: sum(each.instances for each in found) == 301)
+            reads = [(name, path) for by, name, path in calls if by == reading]
+            assert (
+                sorted(reads) == [("get", f"{folder}/s3-new")] * 2 + [("get_children", folder)] * 2
+            )
