@@ -26,6 +26,10 @@ BUILT_IN = {
     "zookeeper": "meshkit.registry.zookeeper:open_zookeeper",
     "zookeeper+tls": "meshkit.registry.zookeeper:open_zookeeper",
     "dns": "meshkit.registry.dns:open_dns",
+    "etcd": "meshkit.registry.etcd:open_etcd",
+    "etcd+tls": "meshkit.registry.etcd:open_etcd",
+    "skydns+etcd": "meshkit.registry.etcd:open_skydns",
+    "skydns+etcd+tls": "meshkit.registry.etcd:open_skydns",
 }
 # Not imported from here: it builds on this module, as the engines do.
 SEVERAL = "meshkit.registry.several:open_several"
