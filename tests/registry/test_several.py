@@ -364,6 +364,17 @@ async def test_a_bug_in_one_engine_is_a_failure_like_any_other(
     assert "failed unexpectedly" in caplog.text
 
 
+async def test_what_one_says_of_an_unlisted_instance_is_passed_on(
+    both: Several, new: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reason() -> str:
+        return "its node was refused"
+
+    assert await both.why_unlisted() == ""
+    monkeypatch.setattr(new, "why_unlisted", reason)
+    assert await both.why_unlisted() == f"{new.url}: its node was refused"
+
+
 # --- watching -------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,12 @@ class Several(Registry):
         known = self._upkeeps.pop(instance_id, None)
         await (known or Upkeep(instance_id, self._registering)).leave()
 
+    async def why_unlisted(self) -> str:
+        for each in self._registering:
+            if reason := await each.registry.why_unlisted():
+                return f"{each.registry.url}: {reason}"
+        return ""
+
     async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
         changed = asyncio.Event()
         followers = [
