@@ -12,8 +12,10 @@ from pathlib import Path
 from measure import BenchmarkError
 
 from tests.servers.consul import Consul
+from tests.servers.etcd import Etcd
 from tests.servers.process import ServerProcess
 from tests.servers.programs import find_program, how_to_get
+from tests.servers.zookeeper import ZooKeeper
 
 # Yields what was read after each change, as the server or file gave it.
 RawWatch = Callable[["Running", str], AsyncGenerator[bytes, None]]
@@ -39,17 +41,23 @@ async def running(name: str) -> AsyncIterator[Running]:
             return
         server = await asyncio.to_thread(_start, name, folder)
         try:
-            yield Running(name, str(server.url), server, folder)
+            yield Running(name, server.url, server, folder)
         finally:
             await asyncio.to_thread(server.stop)
 
 
-def _start(name: str, folder: Path) -> Consul:
+def _start(name: str, folder: Path) -> Consul | Etcd | ZooKeeper:
     program = find_program(name)
     if program is None:
         raise BenchmarkError(how_to_get(name))
-    settings = {"log_level": "DEBUG"}  # names each request
-    server = Consul(program, folder, connections=5000, settings=settings)
+    server: Consul | Etcd | ZooKeeper
+    if name == "consul":
+        settings = {"log_level": "DEBUG"}  # names each request
+        server = Consul(program, folder, connections=5000, settings=settings)
+    elif name == "etcd":
+        server = Etcd(program, folder)
+    else:
+        server = ZooKeeper(program, folder)
     server.start()
     return server
 
@@ -104,4 +112,36 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-RAW: dict[str, RawWatch] = {"local": raw_local, "consul": raw_consul}
+async def raw_zookeeper(registry: Running, service: str) -> AsyncGenerator[bytes, None]:
+    """Set kazoo's watches of children and data by hand, in its own threads."""
+    from kazoo.client import KazooClient  # noqa: PLC0415
+
+    assert isinstance(registry.server, ZooKeeper)
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    client = KazooClient(hosts=registry.server.address)
+    path = f"/meshkit/services/{service}"
+
+    def changed(_: object) -> None:
+        loop.call_soon_threadsafe(news.set)
+
+    def read() -> bytes:
+        client.ensure_path(path)
+        children = client.get_children(path, watch=changed)
+        return b"".join(client.get(f"{path}/{child}", watch=changed)[0] for child in children)
+
+    await asyncio.to_thread(client.start)
+    try:
+        while True:
+            news.clear()
+            yield await asyncio.to_thread(read)
+            await news.wait()
+    finally:
+        client.stop()
+        client.close()
+
+
+RAW: dict[str, RawWatch] = {
+    "local": raw_local,
+    "consul": raw_consul,
+    "zookeeper": raw_zookeeper,
+}

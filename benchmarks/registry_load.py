@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import urllib.request
 from collections.abc import Callable
 
 from engines import RAW, Running, running
@@ -20,6 +21,8 @@ from meshkit import Endpoint, Instance
 from meshkit.registry import open_registry
 from meshkit.runtime.registration import Registration
 from tests.servers.consul import Consul
+from tests.servers.etcd import Etcd
+from tests.servers.zookeeper import ZooKeeper
 
 ROUNDS = 1
 INSTANCES = 100
@@ -76,4 +79,25 @@ def consul_requests(registry: Running) -> int:
     return len(re.findall(r"agent\.http: Request finished", registry.server.log))
 
 
-COUNTERS: dict[str, Callable[[Running], int]] = {"consul": consul_requests}
+def etcd_messages(registry: Running) -> int:
+    assert isinstance(registry.server, Etcd)
+    url = f"http://127.0.0.1:{registry.server.metrics_port}/metrics"
+    with urllib.request.urlopen(url) as answer:
+        lines = answer.read().decode().splitlines()
+    received = (line for line in lines if line.startswith("grpc_server_msg_received_total"))
+    return sum(int(float(line.rpartition(" ")[2])) for line in received)
+
+
+def zookeeper_packets(registry: Running) -> int:
+    assert isinstance(registry.server, ZooKeeper)
+    found = re.search(r"zk_packets_received\s+(\d+)", registry.server.ask("mntr"))
+    if found is None:
+        raise BenchmarkError(f"{registry.url} does not tell how much it received")
+    return int(found[1])
+
+
+COUNTERS: dict[str, Callable[[Running], int]] = {
+    "consul": consul_requests,
+    "etcd": etcd_messages,
+    "zookeeper": zookeeper_packets,
+}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import resource
 import sys
 from pathlib import Path
@@ -105,11 +104,23 @@ async def fill(registry: Running, writer: Registry) -> None:
 
 
 def register_unchecked(server: Consul, instance: Instance) -> None:
-    from meshkit.registry.consul.codec import encode  # noqa: PLC0415
-
-    body = encode(instance)
-    del body["Check"]
-    server.put("/v1/agent/service/register", json.loads(json.dumps(body)))
+    """Register as meshkit does, but for the check."""
+    addresses = {
+        name: {"Address": endpoint.host, "Port": endpoint.port}
+        for name, endpoint in instance.endpoints.items()
+    }
+    server.put(
+        "/v1/agent/service/register",
+        {
+            "ID": instance.id,
+            "Name": instance.service,
+            "Tags": list(instance.tags),
+            "Address": addresses["http"]["Address"],
+            "Port": addresses["http"]["Port"],
+            "TaggedAddresses": addresses,
+            "Meta": {**instance.metadata, "version": instance.version, "meshkit-zone": "a"},
+        },
+    )
 
 
 def make(service: str, name: str, number: int, version: str = "1.0.0") -> Instance:

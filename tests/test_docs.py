@@ -127,8 +127,20 @@ def test_the_commands_of_the_running_page(terminal: Terminal) -> None:
         terminal.run(line)
 
 
+@pytest.mark.consul
+def test_the_commands_of_the_configuration_page(terminal: Terminal) -> None:
+    lines = commands(ROOT / "docs" / "config.md")
+    assert len(lines) >= 7
+    for line in lines:
+        terminal.run(line)
+        if line.startswith("meshkit config get"):
+            assert terminal.output == "20\n"
+        if line.startswith("meshkit config ls"):
+            assert terminal.output.count(" = ") == 3
+
+
 def test_no_other_page_shows_commands_that_nobody_runs() -> None:
-    tested = {"README.md", "running.md"}
+    tested = {"README.md", "running.md", "config.md"}
     generated = {"benchmarks.md"}
     for page in PAGES:
         if page.name not in tested | generated:

@@ -30,9 +30,11 @@ class LiveSetting(Generic[M]):
         self.model = model
         self.attribute = ""
         self._name = name
+        self._slot = ""
 
     def __set_name__(self, owner: type, attribute: str) -> None:
         self.attribute = attribute
+        self._slot = f"__meshkit_config_{attribute}"
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -74,10 +76,6 @@ class LiveSetting(Generic[M]):
             if setting.attribute == self.attribute
         }
         return list(found)
-
-    @property
-    def _slot(self) -> str:
-        return f"__meshkit_config_{self.attribute}"
 
 
 def live_config(model: type[M], name: str | None = None) -> LiveSetting[M]:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, SettingsError
 
-from meshkit.config.fields import Path, UnreadableError, located, slot_of, slots
+from meshkit.config.fields import Path, UnreadableError, argument, located, slots
 from meshkit.places import place
 
 M = TypeVar("M", bound=BaseModel)
@@ -128,9 +128,10 @@ def _over_defaults(model: type[BaseModel], given: dict[str, Any]) -> dict[str, A
         return given
     defaults = {}
     for name, field in model.model_fields.items():
-        with contextlib.suppress(TypeError, ValueError):  # a factory that asks for other fields
-            default = field.get_default(call_default_factory=True)
-            defaults[slot_of(model, name).argument] = default
+        if isinstance(given.get(argument(model, name, field)), dict):
+            with contextlib.suppress(TypeError, ValueError):  # a factory that asks for other fields
+                default = field.get_default(call_default_factory=True)
+                defaults[argument(model, name, field)] = default
     return _merged(defaults, given)
 
 
@@ -147,7 +148,8 @@ def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _arguments(instance: BaseModel) -> dict[str, Any]:
     """Return what the instance could be made of again."""
     cls = type(instance)
-    return {slot_of(cls, name).argument: getattr(instance, name) for name in cls.model_fields}
+    fields = cls.model_fields.items()
+    return {argument(cls, name, field): getattr(instance, name) for name, field in fields}
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[Problem]:

@@ -210,8 +210,9 @@ class LiveConfig(Generic[M]):
     def _swap(self, new: M) -> None:
         old, self._value = self._value, new
         if old is not None and old != new:
-            fields = type(new).model_fields
-            changed = [name for name in fields if getattr(old, name) != getattr(new, name)]
+            before, after = dict(old), dict(new)  # names only: values may be secret
+            changed = [name for name in after if name not in before or before[name] != after[name]]
+            changed += before.keys() - after.keys()
             log.info("%s: changed %s", self.prefix, ", ".join(changed))
         self._listeners.show(new)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -144,8 +145,9 @@ class Failover(Followed):
         self._judge_again(now)
         if count is None:
             return
-        used, rest = tiers[:count], tiers[count:]
-        self.reserve = tuple(instance for tier in rest for instance in tier.up)
+        used = tiers[:count]
+        alive = [tuple(each for each in tier.up if each.id not in aside) for tier in tiers]
+        self.reserve = next(itertools.islice(filter(None, alive), 1, None), ())
         self._tell(used, aside)
         revision = self.snapshot.revision + 1 if self.snapshot is not None else 1
         snapshot = merge(self.service, used, revision=revision)

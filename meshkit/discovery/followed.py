@@ -20,7 +20,7 @@ class Followed(abc.ABC):
         service: the service's name.
         snapshot: the list to use now, or None while none is known. None is not "empty".
         error: why the registry can't be followed at the moment, or None.
-        reserve: instances to call only when nobody of ``snapshot`` is left to try, nearest first.
+        reserve: instances of the next place, for a call that has failed twice near.
     """
 
     def __init__(self, service: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Collection, Sequence
 
 from meshkit.discovery.balancer import Balancer, Outcome, RoundRobin
@@ -12,6 +13,7 @@ from meshkit.errors import NoInstances
 from meshkit.model import Endpoint, Instance, Snapshot
 
 FIRST_LIST_WAIT = 5.0
+FAR_AFTER = 2  # attempts of one call, of the three that may have reached a server
 DRAIN_PAUSE = 30.0  # a leaving instance is off the list long before
 
 
@@ -68,7 +70,9 @@ class Target:
         if self._ejections and self._ejections.due():
             self._spread(snapshot)
         balancer = self._balancers.get(transport) or self._add_balancer(transport, snapshot)
-        instance = balancer.pick(exclude)
+        instance = self._elsewhere(transport, exclude) if len(exclude) >= FAR_AFTER else None
+        if instance is None:
+            instance = balancer.pick(exclude)
         if instance is None:
             instance = self._last_resort(snapshot, transport, exclude)
         return Pick(self, transport, instance, instance.endpoints[transport])
@@ -124,12 +128,21 @@ class Target:
         aside = self._ejections.aside() if self._ejections else set()
         return [each for each in serving if each.id not in aside] or serving
 
+    def _elsewhere(self, transport: str, exclude: Collection[str]) -> Instance | None:
+        """Return one of the next place: where two have failed, a third may be failing too."""
+        found = [
+            each
+            for each in self.subscription.reserve
+            if transport in each.endpoints and each.id not in exclude
+        ]
+        return random.choice(found) if found else None  # noqa: S311 - no secret
+
     def _last_resort(
         self, snapshot: Snapshot, transport: str, exclude: Collection[str]
     ) -> Instance:
         """Return one that was not tried, set aside or far away; better than failing the call."""
-        everybody = (*snapshot.up, *self.subscription.reserve)
-        serving = [each for each in everybody if transport in each.endpoints]
+        everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
+        serving = [each for each in everybody.values() if transport in each.endpoints]
         for instance in serving:
             if instance.id not in exclude:
                 return instance

@@ -1,6 +1,6 @@
 """Registries: the contract, the URL that chooses an engine, and one file per engine."""
 
-from meshkit.registry.base import Datacenters, Lease, Registry
+from meshkit.registry.base import Datacenters, Lease, Registry, summarize
 from meshkit.registry.kv import Entry, KeyValue
 from meshkit.registry.url import RegistryUrl, open_registry
 
@@ -12,4 +12,5 @@ __all__ = [
     "Registry",
     "RegistryUrl",
     "open_registry",
+    "summarize",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import re
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote
 
-from meshkit.errors import ConfigError, RegistryUrlError
+from meshkit.errors import ConfigError, MeshError, RegistryUrlError
 from meshkit.registry.base import Registry
 
 # Looked up here first: reading every installed package's entry points takes longer than
@@ -25,6 +26,10 @@ BUILT_IN = {
     "zookeeper": "meshkit.registry.zookeeper:open_zookeeper",
     "zookeeper+tls": "meshkit.registry.zookeeper:open_zookeeper",
     "dns": "meshkit.registry.dns:open_dns",
+    "etcd": "meshkit.registry.etcd:open_etcd",
+    "etcd+tls": "meshkit.registry.etcd:open_etcd",
+    "skydns+etcd": "meshkit.registry.etcd:open_skydns",
+    "skydns+etcd+tls": "meshkit.registry.etcd:open_skydns",
 }
 # Not imported from here: it builds on this module, as the engines do.
 SEVERAL = "meshkit.registry.several:open_several"
@@ -95,6 +100,9 @@ class RegistryUrl:
         return RegistryUrlError(f"malformed registry URL {self.text!r}: {reason}")
 
 
+Opener = Callable[[RegistryUrl], Registry]
+
+
 def mask(url: str) -> str:
     """Return the URL with its password and secret parameters replaced by ``***``."""
     scheme, separator, rest = url.partition("://")
@@ -128,6 +136,7 @@ def open_registry(url: str) -> Registry:
     Raises:
         RegistryUrlError: malformed URL or unknown scheme.
         MissingExtraError: the engine needs an optional dependency that is not installed.
+        ConfigError: a third party's engine can't be imported, fails, or is no registry.
     """
     texts = url.split()
     for number, text in enumerate(texts[1:], start=2):
@@ -143,22 +152,53 @@ def open_registry(url: str) -> Registry:
     return several(parsed)
 
 
-def find_engine(url: RegistryUrl) -> Callable[[RegistryUrl], Registry]:
-    """Import the function that opens this scheme, our own or a third party's."""
+def find_engine(url: RegistryUrl) -> Opener:
+    """Return the function that opens this scheme, our own or a third party's."""
     if target := BUILT_IN.get(url.scheme):
-        engine: Callable[[RegistryUrl], Registry] = _imported(target)
+        engine: Opener = _imported(target)
         return engine
-    for entry in entry_points(group=ENTRY_POINTS, name=url.scheme):
-        try:
-            loaded: Callable[[RegistryUrl], Registry] = entry.load()
-        except ImportError as error:
-            raise ConfigError(
-                f"registry engine {url.scheme}:// ({entry.value}) can't be imported: {error}"
-            ) from error
-        return loaded
-    raise RegistryUrlError(
-        f"unknown registry scheme {url.scheme + '://'!r} in {url.text!r}; known: {known_schemes()}"
-    )
+    found = entry_points(group=ENTRY_POINTS, name=url.scheme)
+    values = sorted({entry.value for entry in found})
+    if not values:
+        raise RegistryUrlError(
+            f"unknown registry scheme {url.scheme + '://'!r} in {url.text!r}; "
+            f"known: {known_schemes()}"
+        )
+    if len(values) > 1:
+        raise ConfigError(
+            f"{url.scheme}:// is the scheme of several installed engines: {', '.join(values)}; "
+            "uninstall all but one"
+        )
+    return functools.partial(_open_foreign, next(iter(found)))
+
+
+def _open_foreign(entry: EntryPoint, url: RegistryUrl) -> Registry:
+    """Open a third party's engine; what is wrong with it becomes one line that names it."""
+    who = f"registry engine {url.scheme}:// ({entry.value})"
+    try:
+        engine = entry.load()
+    except Exception as error:
+        raise ConfigError(f"{who} can't be imported: {_said(error, url)}") from error
+    try:
+        registry = engine(url)
+    except MeshError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{who} can't open {url.text!r}: {_said(error, url)}") from error
+    if not isinstance(registry, Registry):
+        raise ConfigError(
+            f"{who} opened a {type(registry).__name__}, which is no meshkit.registry.Registry"
+        )
+    return registry
+
+
+def _said(error: Exception, url: RegistryUrl) -> str:
+    """Return a stranger's error in one line, without this URL's secrets."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    values = [value for name, value in url.params.items() if SECRET.search(name)]
+    for secret in (url.password, *values):
+        text = text.replace(secret, "***") if secret else text
+    return text
 
 
 def _imported(target: str) -> Any:

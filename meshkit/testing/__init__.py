@@ -7,6 +7,7 @@ if pytest := sys.modules.get("pytest"):
     pytest.register_assert_rewrite(
         "meshkit.testing.reading_contract",
         "meshkit.testing.registry_contract",
+        "meshkit.testing.unreachable_contract",
         "meshkit.testing.keyvalue_contract",
         "meshkit.testing.keyvalue_fixtures",
         "meshkit.testing.keyvalue_watches",

@@ -169,6 +169,13 @@ CASES = {
         code=1,
         says="--port 8000 can't be shared by 2 instances: leave it out",
     ),
+    "a required value that nobody has set": Case(
+        service="from meshkit import MeshService, live_config\nfrom pydantic import BaseModel\n"
+        "class Needs(BaseModel):\n    url: str\n"
+        "class Needy(MeshService):\n    name = 'needy'\n    needs = live_config(Needs)\n",
+        code=1,
+        says="Needs (config/needy/) can't be made: config/needy/url: Field required",
+    ),
     "failing on_start": Case(
         service=HELLO
         + "    async def on_start(self):\n        raise OSError('no database\\nat all')\n",

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import decimal
-import enum
-import json
-import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
 from pydantic import (
     AliasChoices,
     AliasPath,
@@ -27,159 +21,12 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from typing_extensions import TypeAliasType
 
 from meshkit import ConfigError
-from meshkit.config.fields import Path, did_you_mean, slots
+from meshkit.config.fields import did_you_mean, slots
 from meshkit.config.layers import Problem, UnbuildableError, settle
-
-
-def at(**texts: str | bytes) -> dict[Path, bytes]:
-    """Values at paths: ``retry__times="3"`` is retry/times."""
-    return {
-        tuple(name.split("__")): text.encode() if isinstance(text, str) else text
-        for name, text in texts.items()
-    }
-
-
-def made(model: type[BaseModel], **texts: str | bytes) -> dict[str, Any]:
-    settled = settle(model, at(**texts), {})
-    assert settled.refused == ()
-    return settled.model.model_dump()
-
-
-def refused(model: type[BaseModel], **texts: str | bytes) -> dict[str, str]:
-    found = settle(model, at(**texts), {}).refused
-    return {"/".join(problem.path): problem.reason for problem in found}
-
-
-class Color(enum.StrEnum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Retry(BaseModel):
-    times: int = 3
-    pauses: tuple[float, ...] = (0.1, 0.2)
-
-
-@dataclasses.dataclass
-class Point:
-    x: int
-    y: int = 0
-
-
-class Everything(BaseModel):
-    count: int = 0
-    share: float = 0.0
-    on: bool = False
-    title: str = ""
-    raw: bytes = b""
-    maybe: int | None = None
-    color: Color = Color.RED
-    mode: Literal["fast", "safe"] = "safe"
-    day: dt.date = dt.date(2000, 1, 1)
-    pause: dt.timedelta = dt.timedelta(0)
-    price: decimal.Decimal = decimal.Decimal(0)
-    ident: uuid.UUID = uuid.UUID(int=0)
-    secret: SecretStr = SecretStr("")
-    names: list[str] = []
-    tags: set[str] = set()
-    pair: tuple[int, str] = (0, "")
-    rates: dict[str, float] = {}
-    retry: Retry = Retry()
-    others: list[Retry] = []
-    point: Point = dataclasses.field(default_factory=lambda: Point(0))
-    either: int | list[int] = 0
-
-
-COMPOSED = {"names", "tags", "pair", "rates", "retry", "others", "point", "either"}
-WORDS = st.from_regex(r"[A-Za-z0-9._-]{1,8}", fullmatch=True)
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-RETRIES = st.builds(Retry, times=st.integers(), pauses=st.lists(FLOATS, max_size=3).map(tuple))
-
-
-@st.composite
-def everything(draw: st.DrawFn) -> Everything:
-    fields: dict[str, st.SearchStrategy[Any]] = {
-        "count": st.integers(-(10**18), 10**18),
-        "share": FLOATS,
-        "on": st.booleans(),
-        "title": st.text(),
-        "raw": st.binary(),
-        "maybe": st.integers(-1000, 1000),
-        "color": st.sampled_from(Color),
-        "mode": st.sampled_from(["fast", "safe"]),
-        "day": st.dates(),
-        "pause": st.timedeltas(dt.timedelta(0), dt.timedelta(days=1000)),
-        "price": st.decimals(-(10**9), 10**9, places=2),
-        "ident": st.uuids(),
-        "secret": st.text().map(SecretStr),
-        "names": st.lists(st.text(), max_size=4),
-        "tags": st.sets(st.text(), max_size=4),
-        "pair": st.tuples(st.integers(), st.text()),
-        "rates": st.dictionaries(WORDS, FLOATS, max_size=4),
-        "retry": RETRIES,
-        "others": st.lists(RETRIES, max_size=3),
-        "point": st.builds(Point, st.integers(), st.integers()),
-        "either": st.integers() | st.lists(st.integers(), max_size=3),
-    }
-    chosen = draw(st.sets(st.sampled_from(sorted(fields))))
-    return Everything(**{name: draw(fields[name]) for name in sorted(chosen)})
-
-
-def texts_of(model: Everything, *, nested: bool) -> dict[Path, bytes]:
-    """Write the fields that were set as a person would write them."""
-    texts: dict[Path, bytes] = {}
-    for name in model.model_fields_set:
-        value = getattr(model, name)
-        if isinstance(value, bytes):
-            texts[name,] = value
-        elif isinstance(value, SecretStr):
-            texts[name,] = value.get_secret_value().encode()
-        elif nested and name == "retry":
-            texts[name, "times"] = str(value.times).encode()
-            texts[name, "pauses"] = json.dumps(value.pauses).encode()
-        elif nested and name == "rates":
-            texts |= {(name, key): repr(rate).encode() for key, rate in value.items()}
-        elif name in COMPOSED:
-            texts[name,] = json.dumps(model.model_dump(mode="json", include={name})[name]).encode()
-        else:
-            texts[name,] = str(model.model_dump(mode="json", include={name})[name]).encode()
-    return texts
-
-
-@settings(max_examples=200, deadline=None)
-@given(model=everything(), nested=st.booleans())
-def test_every_value_can_be_written_as_text_and_read_again(
-    model: Everything, *, nested: bool
-) -> None:
-    settled = settle(Everything, texts_of(model, nested=nested), {})
-    assert settled.refused == ()
-    assert settled.model == model
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    values=st.dictionaries(
-        st.lists(st.sampled_from([*Everything.model_fields, "times", "x"]), min_size=1, max_size=3)
-        .map(tuple)
-        .filter(lambda path: bool(slots(Everything, path))),
-        st.binary(max_size=20) | st.sampled_from([b"1", b"{}", b"[]", b"null", b'{"times": "x"}']),
-        max_size=6,
-    ),
-    good=everything(),
-)
-def test_whatever_is_found_a_model_comes_out_and_nothing_else_is_lost(
-    values: dict[Path, bytes], good: Everything
-) -> None:
-    before = settle(Everything, texts_of(good, nested=False), {})
-    settled = settle(Everything, values, before.used)
-    # What is used makes the same model, and each value is the one found or the one before.
-    assert settle(Everything, settled.used, {}).model == settled.model
-    for path in values.keys() | settled.used:
-        assert settled.used.get(path) in (values.get(path), before.used.get(path))
-    if not settled.refused:
-        assert dict(settled.used) == values
+from tests.config.values import Everything, Retry, at, made, refused
 
 
 def test_texts_are_read_as_environment_variables_are() -> None:
@@ -211,6 +58,16 @@ def test_texts_are_read_as_environment_variables_are() -> None:
         b"\xff",
     )
     assert (made_of.root.root, made_of.rows.root) == (7, [7])
+
+
+def test_a_named_type_is_what_it_stands_for() -> None:
+    names = TypeAliasType("names", list[str])
+
+    class Named(BaseModel):
+        words: names = []
+        either: names | None = None
+
+    assert made(Named, words='["a"]', either='["b"]') == {"words": ["a"], "either": ["b"]}
 
 
 def test_parts_complete_each_other_and_the_more_specific_wins() -> None:

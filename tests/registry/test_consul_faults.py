@@ -12,6 +12,7 @@ import pytest
 from meshkit.errors import LeaseLost, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, Registry, open_registry
+from meshkit.testing.unreachable_contract import Opener, UnreachableContract
 from meshkit.testing.watched import Watched
 from tests.servers import Consul
 from tests.servers.fixtures import MakeConsul
@@ -73,6 +74,13 @@ async def failure(operation: Operation, registry: Registry) -> RegistryError:
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None
     return caught.value
+
+
+class TestConsulIsDown(UnreachableContract):
+    @pytest.fixture
+    def opener(self) -> Opener:
+        (port,) = free_ports(1)
+        return lambda: open_registry(f"consul://127.0.0.1:{port}")
 
 
 # --- nobody there ---------------------------------------------------------------------------------

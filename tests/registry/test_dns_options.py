@@ -77,7 +77,7 @@ def test_names(rest: str, names: dict[str, str]) -> None:
         ("dns://a:0/b.c", "the port must be between 1 and 65535"),
         ("dns://a:dns/b.c", "'a:dns' is not host:port"),
         ("dns://a,,b/b.c", "not host:port"),
-        ("dns://a b/b.c", "'a b' is not HOST or HOST:PORT"),
+        ("dns://a!b/b.c", "'a!b' is not HOST or HOST:PORT"),
         ("dns://::1/b.c", "an IPv6 address needs brackets"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from meshkit.errors import RegistryError, RegistryUnavailable
 from meshkit.registry import open_registry
 from meshkit.registry.kv import KEY_LENGTH, VALUE_LIMIT
-from meshkit.registry.local import LocalRegistry, keyvalue
+from meshkit.registry.local import LocalRegistry, keyvalue, notifier
 from meshkit.registry.local.lock import LockFile
 from meshkit.testing.keyvalue_contract import KeyValueContract, Opener
 from meshkit.testing.watched import Watched
@@ -160,6 +160,20 @@ async def test_long_keys_are_told_apart_by_a_digest(registry: LocalRegistry, fol
     assert [entry.key for entry in await registry.kv.list("a/" * 90)] == sorted(keys)
     assert [entry.key for entry in await registry.kv.list("a/" * 100 + "b" * 57)] == [keys[2]]
     assert sum("~" in each.name for each in folder.iterdir()) == 2
+
+
+@pytest.mark.parametrize("key", ["a.tmp", ".tmp", "a/b", "w" * 300])
+async def test_news_of_every_key_come_at_once(
+    registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(notifier, "POLL", 600.0)
+    async with registry, Watched(registry.kv.watch()) as watched:
+        await watched.until(lambda entries: entries == ())
+        for value in (b"1", b"2"):
+            put = await registry.kv.put(key, value)
+            await watched.until(lambda entries: entries == (put,))  # noqa: B023
+        await registry.kv.delete(key)
+        await watched.until(lambda entries: entries == ())
 
 
 async def test_closed_is_an_error(registry: LocalRegistry) -> None:

@@ -48,6 +48,15 @@ async def test_what_others_write_by_hand(url: str, outsider: Any) -> None:
         assert await registry.kv.put("hand/a", b"3", expect=changed.revision)
 
 
+async def test_a_node_without_data_is_empty(url: str, outsider: Any) -> None:
+    async with open_registry(url) as registry:
+        await registry.kv.put("some", b"1")
+        outsider.create(f"{path_of(url)}/kv/none")
+        outsider.set(f"{path_of(url)}/kv/none", None)
+        assert written(await registry.kv.get("none")).value == b""
+        assert b"" in [entry.value for entry in await registry.kv.list("none")]
+
+
 async def test_nodes_that_are_no_keys_are_named_once(
     url: str, outsider: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

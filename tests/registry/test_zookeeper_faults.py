@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from meshkit.errors import LeaseLost, RegistryError, RegistryUnavailable
+from meshkit.errors import ConfigError, LeaseLost, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance, Snapshot
 from meshkit.registry import Lease, Registry, open_registry
 from meshkit.testing.registry_fixtures import open_files
@@ -268,6 +268,7 @@ async def test_a_session_lost_to_a_pause_is_replaced(make_zookeeper: MakeZooKeep
             changed = dataclasses.replace(USERS, weight=5)
             await registry.register(changed)
             await watched.until(lambda snapshot: snapshot.instances == (changed,))
+        eventually(lambda: len(kazoo_threads()) == 2 * 3)  # of the lost sessions none are left
 
 
 # --- restarted ------------------------------------------------------------------------------------
@@ -322,6 +323,39 @@ async def lost(registry: Registry, lease: Lease) -> bool:
     except RegistryUnavailable:
         return False
     raise AssertionError("renewed what the server has forgotten")
+
+
+# --- too much -------------------------------------------------------------------------------------
+
+
+@pytest.mark.zookeeper
+async def test_a_value_above_the_servers_limit_is_named(
+    make_zookeeper: MakeZooKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JVMFLAGS", "-Xmx128m -Djute.maxbuffer=100000")
+    server = make_zookeeper()
+    async with open_registry(server.url) as registry:
+        await registry.register(USERS)
+        await registry.kv.put("a", bytes(90_000))
+        error = await failure(lambda each: each.kv.put("a", bytes(200_000)), registry)
+        assert type(error) is RegistryUnavailable
+        assert "/meshkit/kv/a with 200000 bytes" in str(error)
+        assert str(error).endswith("raise the servers' jute.maxbuffer")
+        entry = await registry.kv.get("a")  # the rest goes on
+        assert entry
+        assert len(entry.value) == 90_000
+        await registry.register(USERS)
+
+
+async def test_names_that_can_be_no_nodes_are_refused() -> None:
+    async with open_registry("zookeeper://127.0.0.1:1") as registry:
+        for name in ("", ".", "..", "a/b", "a\0", "a\nb"):
+            with pytest.raises(ConfigError, match="can't be the name of a node in ZooKeeper"):
+                await registry.instances(name)
+            with pytest.raises(ConfigError):
+                await anext(registry.watch(name))
+            with pytest.raises(ConfigError):
+                await registry.register(dataclasses.replace(USERS, id=name))
 
 
 # --- nothing is left ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from meshkit import Mesh
 from meshkit.discovery.failover import HOME, Failover
+from tests.protos import echo_pb2, echo_pb2_grpc
 from tests.servers.consul_cluster import ConsulCluster
 from tests.support.load import Load
 from tests.support.processes import Processes, ServiceProcess, environment, processes
@@ -57,11 +58,11 @@ async def going_to(mesh: Mesh, *names: str, within: float = 30) -> None:
     await aeventually(there, within=within)
 
 
-async def ready(mesh: Mesh, count: int) -> None:
+async def ready(mesh: Mesh, count: int, service: str = "echo") -> None:
     """Wait until the other datacenter's list is known."""
 
     async def known() -> bool:
-        return len(mesh.target("echo").subscription.reserve) == count
+        return len(mesh.target(service).subscription.reserve) == count
 
     await aeventually(known)
 
@@ -72,7 +73,7 @@ def pids(services: list[ServiceProcess]) -> set[str]:
 
 @pytest.mark.consul
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 async def test_all_of_the_own_datacenter_go_and_come_back(
     mesh: Mesh, near: Processes, far: Processes, how: signal.Signals
 ) -> None:
@@ -99,6 +100,48 @@ async def test_all_of_the_own_datacenter_go_and_come_back(
         await load.answered_by(2)
         assert load.answers.keys() == pids(back)
     assert load.errors == []
+
+
+@pytest.mark.consul
+async def test_calls_in_flight_to_four_that_are_killed_at_once(
+    mesh: Mesh, near: Processes, far: Processes
+) -> None:
+    """More than a call may try in all: most attempts are refused, and those do not count."""
+    at_home, elsewhere = await start(near, 4), await start(far, 2)
+    client = mesh.http("echo")
+    await client.get("/who")
+    await ready(mesh, 2)
+
+    async def call() -> str:
+        answer = await client.get("/slow?seconds=0.1")
+        return str(answer.raise_for_status().json()["pid"])
+
+    async with Load(call, rate=RATE) as load:
+        await load.answered_by(4)
+        for each in at_home:
+            each.send(signal.SIGKILL)
+        await load.answered_by(6)
+    assert load.errors == []
+    assert load.answers.keys() == pids([*at_home, *elsewhere])
+
+
+@pytest.mark.consul
+async def test_grpc_calls_go_there_too(mesh: Mesh, near: Processes, far: Processes) -> None:
+    (at_home,) = await asyncio.to_thread(near.start_all, "echo_rpc:EchoRpc", 1)
+    (elsewhere,) = await asyncio.to_thread(far.start_all, "echo_rpc:EchoRpc", 1)
+    stub = mesh.grpc(echo_pb2_grpc.EchoStub, "echo-rpc")
+
+    async def call() -> str:
+        return str((await stub.Look(echo_pb2.EchoRequest(text="x"))).instance)
+
+    await call()
+    await ready(mesh, 1, service="echo-rpc")
+    async with Load(call, rate=RATE) as load:
+        await load.answered_by(1)
+        at_home.send(signal.SIGKILL)
+        await load.answered_by(2)
+    assert load.errors == []
+    assert load.answers.keys() == pids([at_home, elsewhere])
 
 
 @pytest.mark.consul

@@ -11,6 +11,7 @@ import pytest
 
 from meshkit import Mesh
 from tests.servers import Consul
+from tests.servers.fixtures import MakeZooKeeper
 from tests.support.load import Load
 from tests.support.processes import Processes, ServiceProcess
 
@@ -25,10 +26,14 @@ class Old:
     end: Callable[[], None]
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", pytest.param("zookeeper", marks=pytest.mark.zookeeper)])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
-    folder = tmp_path / "old-registry"
-    return Old(f"local://?dir={folder}", lambda: shutil.rmtree(folder))
+    if request.param == "local":
+        folder = tmp_path / "old-registry"
+        return Old(f"local://?dir={folder}", lambda: shutil.rmtree(folder))
+    make: MakeZooKeeper = request.getfixturevalue("make_zookeeper")
+    server = make()
+    return Old(f"{server.url}/mesh", server.kill)
 
 
 class Consumer:

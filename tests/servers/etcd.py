@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.servers.ports import free_ports
 from tests.servers.process import ServerProcess
@@ -81,14 +84,56 @@ class Etcd(ServerProcess):
 
     def is_leader(self) -> bool:
         """Whether it leads its cluster."""
+        try:
+            return "\netcd_server_is_leader 1" in self.metrics()
+        except OSError:
+            return False
+
+    def metrics(self) -> str:
+        """Return what it tells of itself, in Prometheus's form."""
         connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, REQUEST_LIMIT)
         try:
             connection.request("GET", "/metrics")
-            return b"\netcd_server_is_leader 1" in connection.getresponse().read()
-        except OSError:
-            return False
+            return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+    def ask(self, path: str, token: str = "", **body: Any) -> Any:
+        """Call etcd's JSON gateway, as ``/v3/kv/put``; bytes travel in base64."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.client_port, REQUEST_LIMIT)
+        try:
+            coded = {
+                name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+                for name, value in body.items()
+            }
+            connection.request("POST", path, json.dumps(coded), {"Authorization": token})
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+            assert answer.status == 200, content
+            return content
+        finally:
+            connection.close()
+
+    def put(self, key: str | bytes, value: bytes) -> None:
+        """Write one key."""
+        self.ask("/v3/kv/put", key=key if isinstance(key, bytes) else key.encode(), value=value)
+
+    def delete(self, key: str) -> None:
+        """Remove one key."""
+        self.ask("/v3/kv/deleterange", key=key.encode())
+
+    def entries(self, prefix: str) -> dict[str, bytes]:
+        """Return all keys that begin so, with their values."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        found = self.ask("/v3/kv/range", key=prefix.encode(), range_end=end.encode())
+        return {
+            base64.b64decode(each["key"]).decode(): base64.b64decode(each.get("value", ""))
+            for each in found.get("kvs", ())
+        }
+
+    def leases(self) -> set[int]:
+        """Return the leases that have not ended."""
+        return {int(each["ID"]) for each in self.ask("/v3/lease/leases").get("leases", ())}
 
     def empty(self) -> None:
         """Remove its data; to be called while it is down."""

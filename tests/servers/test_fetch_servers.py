@@ -51,6 +51,15 @@ def test_what_was_fetched_before_is_used(tools: Path, tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in lines] == ["consul", "etcd", "zookeeper"]
 
 
+def test_curator_is_for_those_who_have_a_jdk(tools: Path, tmp_path: Path) -> None:
+    for name in ("consul", "etcd", "zookeeper", "curator"):
+        program(tmp_path / name)
+    assert "curator:" not in run(tools, "--dir", str(tmp_path)).stdout
+    program(tools / "javac")
+    done = run(tools, "--dir", str(tmp_path))
+    assert done.stdout.splitlines()[-1] == f"curator: {tmp_path / 'curator'}"
+
+
 def test_a_named_or_installed_program_goes_before(tools: Path, tmp_path: Path) -> None:
     installed, named = program(tools / "consul"), program(tmp_path / "consul-1.22")
     folder = str(tmp_path / "cache")

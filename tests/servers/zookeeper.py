@@ -24,6 +24,7 @@ class ZooKeeper(ServerProcess):
         ports: client, peer and election port on 127.0.0.1; free ones unless given.
         ensemble: all ensemble lines of zoo.cfg; none for a server of its own.
         settings: more of zoo.cfg.
+        secure: listen for TLS too, by the certificates in ``settings``.
     """
 
     def __init__(
@@ -35,12 +36,21 @@ class ZooKeeper(ServerProcess):
         ports: Sequence[int] = (),
         ensemble: Sequence[str] = (),
         settings: Mapping[str, object] | None = None,
+        secure: bool = False,
     ) -> None:
         super().__init__(program, folder)
         self.number = number
         self.client_port, self.peer_port, self.election_port = ports or free_ports(3)
         self._ensemble = tuple(ensemble)
         self._settings = dict(settings or {})
+        self.secure_port = 0
+        if secure:
+            (self.secure_port,) = free_ports(1)
+            self._settings["secureClientPort"] = self.secure_port
+            self._settings["secureClientPortAddress"] = "127.0.0.1"
+            self._settings["serverCnxnFactory"] = (
+                "org.apache.zookeeper.server.NettyServerCnxnFactory"
+            )
 
     @property
     def address(self) -> str:

@@ -74,6 +74,13 @@ class _Listener(asyncio.DatagramProtocol):
             asyncio.get_running_loop().create_future()
         )
         self._query = query
+        self._transport: asyncio.DatagramTransport | None = None
+        self._closed = False
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+        if self._closed:
+            transport.abort()
 
     def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002
         with contextlib.suppress(dns.exception.DNSException, ValueError):
@@ -85,25 +92,31 @@ class _Listener(asyncio.DatagramProtocol):
         if not self.answer.done():
             self.answer.set_exception(error)
 
+    def close(self) -> None:
+        """Close the socket, also one that is still to come: uvloop does not when cancelled."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
 
 async def _over_udp(
     server: Endpoint, query: dns.message.Message
 ) -> tuple[dns.message.Message | None, int]:
     """Return the answer and its size in bytes; None when none came."""
-    loop = asyncio.get_running_loop()
-    # Connected, so that the system tells us when nobody listens, and takes answers from the
-    # server alone.
-    transport, listener = await loop.create_datagram_endpoint(
-        lambda: _Listener(query), remote_addr=(server.host, server.port)
-    )
+    listener = _Listener(query)
     try:
+        # Connected, so that the system tells us when nobody listens, and takes answers from the
+        # server alone.
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: listener, remote_addr=(server.host, server.port)
+        )
         transport.sendto(query.to_wire())
         async with asyncio.timeout(UDP_LIMIT):
             return await listener.answer
     except OSError:  # TimeoutError is one; TCP tries all addresses of a host, not only the first
         return None, 0
     finally:
-        transport.abort()
+        listener.close()
 
 
 async def _over_tcp(server: Endpoint, query: dns.message.Message) -> dns.message.Message:

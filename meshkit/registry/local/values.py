@@ -25,7 +25,7 @@ from meshkit.registry.local.lock import LockFile
 SLASH = ":"  # in a file's name; no key has one
 LOCK, REVISION, TEMP = ":lock", ":revision", ":temp"
 NAME_LENGTH = 255  # of bytes, on about every file system
-DIGEST = "~"  # between the beginning of a key too long for a name, and its digest
+DIGEST = "~"  # between the beginning of a key that can't be a name, and its digest
 NAME = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._:-]*(~[0-9a-f]{64})?")
 
 
@@ -117,7 +117,8 @@ class ValueFolder:
 def file_name(key: str) -> str:
     """Return the name of a key's file."""
     name = key.replace("/", SLASH)
-    if len(name) <= NAME_LENGTH:
+    # Watchers take what ends in .tmp for a file that has not got its name yet.
+    if len(name) <= NAME_LENGTH and not name.endswith(".tmp"):
         return name
     digest = DIGEST + hashlib.sha256(key.encode()).hexdigest()
     return name[: NAME_LENGTH - len(digest)] + digest

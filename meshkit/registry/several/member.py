@@ -39,7 +39,7 @@ class Member:
     def failed(self, what: str, error: RegistryError) -> None:
         """Note that ``what`` fails: one warning, however much fails and how often."""
         if not self._failing:
-            log.warning("%s fails, the other registries go on: %s", self.registry.url, error)
+            log.warning("%s, one of several registries, fails: %s", self.registry.url, error)
         self._failing.add(what)
 
     def works(self, what: str) -> None:

@@ -60,7 +60,7 @@ class Upkeep:
         """
         await self._each(self._members, self._renew)
         self._check()
-        lost = self._lost()
+        lost = [each for each in self._lost() if each not in self._running]
         for member in lost:
             log.info("%s is not known to %s; registering anew", self._id, member.registry.url)
         await self._each(lost, self._register)

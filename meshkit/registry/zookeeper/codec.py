@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
+from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status, check_metadata
 
 OWN = "meshkit"
 OWN_FIELDS = (
@@ -63,9 +63,20 @@ def decode(service: str, name: str, data: bytes) -> Instance:
         own = fields.get(OWN)
         if own is None:
             return _from_curator(service, name, fields)
-        return Instance.from_dict({**own, "id": name, "service": service})
-    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        return _checked(Instance.from_dict({**own, "id": name, "service": service}))
+    except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _checked(instance: Instance) -> Instance:
+    """Return the instance if others could have registered it; raise ValueError otherwise."""
+    check_metadata(instance.metadata)
+    texts = (instance.id, instance.version, instance.zone, *instance.tags)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a text of it is none")
+    if not INSTANCE_ID.fullmatch(instance.id) or not 0 < instance.weight < 65536:
+        raise ValueError("its id or its weight is not possible")
+    return instance
 
 
 def _from_curator(service: str, name: str, fields: Mapping[str, Any]) -> Instance:
@@ -83,7 +94,7 @@ def _from_curator(service: str, name: str, fields: Mapping[str, Any]) -> Instanc
         service=service,
         metadata=_metadata(fields.get("payload")),
         endpoints=endpoints,
-        # Curators before 4 don't write the field.
+        # Curator itself writes it only when told to.
         status=Status.DOWN if fields.get("enabled") is False else Status.UP,
         started_at=float(fields.get("registrationTimeUTC") or 0) / 1000,
     )

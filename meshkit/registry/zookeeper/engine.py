@@ -90,11 +90,10 @@ class ZooKeeperRegistry(Registry):
         self._paths.pop(instance_id, None)
 
     async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
-        folder_path = self._folder(service)
-        session = await self._sessions.current()
+        path, decode = self._folder(service), functools.partial(self._decode, service)
         seen: tuple[Instance, ...] | None = None
         revision = 0
-        with Folder(session, folder_path, functools.partial(self._decode, service)) as folder:
+        with Folder(await self._sessions.current(), path, decode) as folder:
             while True:
                 folder.changed.clear()
                 found = _sorted(await folder.read())
@@ -104,9 +103,8 @@ class ZooKeeperRegistry(Registry):
                 await folder.changed.wait()
 
     async def instances(self, service: str) -> Snapshot:
-        decode = functools.partial(self._decode, service)
-        session = await self._sessions.current()
-        folder = Folder(session, self._folder(service), decode, watch=False)
+        path, decode = self._folder(service), functools.partial(self._decode, service)
+        folder = Folder(await self._sessions.current(), path, decode, watch=False)
         return Snapshot(service=service, instances=_sorted(await folder.read()))
 
     async def services(self) -> tuple[ServiceInfo, ...]:

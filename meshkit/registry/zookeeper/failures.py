@@ -76,18 +76,24 @@ def unreachable(error: OSError | None, options: ZooKeeperOptions) -> RegistryErr
             "(secureClientPort), and cert= and key="
         )
     if error is not None:
-        return RegistryUnavailable(f"ZooKeeper at {place} can't be reached: {_reason(error)}")
+        hint = f"; {_tls_hint(options)}" if isinstance(error, TimeoutError) else ""
+        return RegistryUnavailable(f"ZooKeeper at {place} can't be reached: {_reason(error)}{hint}")
     return RegistryUnavailable(
         f"ZooKeeper at {place} gives no session: its servers may have no leader; "
         f"{_tls_hint(options)}"
     )
 
 
+def no_session(options: ZooKeeperOptions, limit: float) -> RegistryError:
+    """Return the error for a first connection that did not come about in ``limit`` seconds."""
+    return RegistryUnavailable(
+        f"ZooKeeper at {options.place} gave no session within {limit:.0f} s; {_tls_hint(options)}"
+    )
+
+
 def too_slow(options: ZooKeeperOptions, limit: float) -> RegistryError:
     """Return the error for what was not done within ``limit`` seconds."""
-    return RegistryUnavailable(
-        f"ZooKeeper at {options.place} did not answer within {limit:.0f} s; {_tls_hint(options)}"
-    )
+    return RegistryUnavailable(f"ZooKeeper at {options.place} did not answer within {limit:.0f} s")
 
 
 def suspended(options: ZooKeeperOptions, limit: float) -> RegistryError:

@@ -62,13 +62,14 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
         """Connect, and shake hands. Raises OSError, also that which ``abort`` brings about."""
         self._error = None
         try:
-            if self._aborted:
+            connection = self._socket = self._connect(address, hostname)
+            if self._aborted:  # meanwhile
+                connection.close()
                 raise ConnectionAbortedError("closed")
-            self._socket = self._connect(address, hostname)
         except OSError as error:
             self._error = error
             raise
-        return self._socket
+        return connection
 
     def sleep_func(self, seconds: float) -> None:
         """Pause between two rounds; kazoo calls it for nothing else."""
@@ -98,6 +99,8 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def _connect(self, address: tuple[str, int], hostname: str | None) -> socket.socket:
+        if self._aborted:
+            raise ConnectionAbortedError("closed")
         connection = socket.create_connection(address, CONNECT_LIMIT)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

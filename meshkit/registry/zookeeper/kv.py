@@ -43,7 +43,7 @@ class ZooKeeperKeyValue(KeyValue):
                 data, facts = await session.call("get", path)
             except NoNodeError:
                 return None
-        return Entry(key=key, value=data, revision=facts.mzxid)
+        return _entry(key, data, facts)
 
     async def list(self, prefix: str = "") -> tuple[Entry, ...]:
         async with self._sessions.within() as session:
@@ -150,7 +150,7 @@ class ZooKeeperKeyValue(KeyValue):
         return Folder(
             session,
             self._path,
-            lambda name, data, facts: Entry(key=unquote(name), value=data, revision=facts.mzxid),
+            lambda name, data, facts: _entry(unquote(name), data, facts),
             wanted=lambda name: self._is_key(name) and unquote(name).startswith(prefix),
             watch=watch,
         )
@@ -169,6 +169,11 @@ class ZooKeeperKeyValue(KeyValue):
             self._warned.add(name)
             log.warning("%s/%s in ZooKeeper is no key and left out", self._path, name)
         return False
+
+
+def _entry(key: str, data: bytes | None, facts: Any) -> Entry:
+    # A node may have been made without any data.
+    return Entry(key=key, value=data or b"", revision=facts.mzxid)
 
 
 def _sorted(found: dict[str, Entry]) -> tuple[Entry, ...]:

@@ -36,6 +36,7 @@ from meshkit.registry.zookeeper.handler import Handler, make_client
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
 LIMIT = 8.0
+CONNECT_LIMIT = 7.0  # below that of the whole, which would not say so well what is wrong
 AT_ONCE = 64
 CLOSE_LIMIT = 2.0
 ABORT_LIMIT = 1.0
@@ -104,10 +105,11 @@ class Session:
         waiting = self._loop.create_future()
         self._waiting[waiting] = self._rounds
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(CONNECT_LIMIT):
                 await waiting
         except TimeoutError:
-            raise failures.too_slow(self._options, LIMIT) from None
+            reason = failures.suspended if self.id else failures.no_session
+            raise reason(self._options, CONNECT_LIMIT) from None
         finally:
             self._waiting.pop(waiting, None)
 
@@ -165,7 +167,7 @@ class Session:
 
         Returns within about 3 s whatever the servers do. Closing twice is safe.
         """
-        self._end(error)
+        self._end(error, abort=False)
         if self._stopped is not None:
             await asyncio.wait({self._stopped}, timeout=CLOSE_LIMIT)
             if not self.gone:
@@ -255,9 +257,11 @@ class Session:
             if followed in (path, parent):
                 follower.on_event(path)
 
-    def _end(self, error: RegistryError) -> None:
+    def _end(self, error: RegistryError, *, abort: bool = True) -> None:
         if self.error is not None:
             return
+        if abort:  # or kazoo would go on, and make a session that nobody wants
+            self._handler.abort()
         self.error = error
         self._connected = False
         if self._suspension is not None:

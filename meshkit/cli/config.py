@@ -1,0 +1,224 @@
+"""``meshkit config``: values in the registry, which running services follow.
+
+Keys are what comes after ``config/`` in the registry: ``meshkit config put orders/max_items 20`` is
+for the field ``max_items`` of the service ``orders``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import functools
+import gc
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from meshkit.errors import ConfigError, RegistryUnavailable
+from meshkit.registry import Entry, KeyValue, Registry, open_registry
+from meshkit.registry.kv import ABSENT, check_key
+from meshkit.registry.url import SECRET
+
+FOLDER = "config/"
+LIMIT = 10.0  # seconds for one answer
+SHOWN = 72  # characters of a value, in a list for people
+ASKED = 10  # keys that are named before they are removed
+
+Key = Annotated[str, typer.Argument(help="As in orders/max_items.", show_default=False)]
+Prefix = Annotated[str, typer.Argument(help="What keys begin with.", show_default=False)]
+Url = Annotated[str | None, typer.Option("--registry", help="Registry URL [local://].")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Read and change values in the registry, which running services follow.",
+)
+
+
+def command(
+    **settings: Any,
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
+    """Make a coroutine a command; Ctrl-C ends it in peace."""
+
+    def make(coroutine: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        @functools.wraps(coroutine)
+        def run(**arguments: Any) -> None:
+            gc.enable()  # it may watch for days
+            with contextlib.suppress(KeyboardInterrupt):
+                asyncio.run(coroutine(**arguments))
+
+        app.command(**settings)(run)
+        return run
+
+    return make
+
+
+@command()
+async def get(key: Key, *, registry: Url = None, as_json: AsJson = False) -> None:
+    """Print a value. Ends with 1 when there is none."""
+    async with opened(registry) as reached, limit(reached) as kv:
+        entry = await kv.get(full(key))
+    if entry is None:
+        raise ConfigError(f"there is no {full(key)} in the registry")
+    if as_json:
+        print(json.dumps(describe(entry)))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(entry.value if entry.value.endswith(b"\n") else entry.value + b"\n")
+
+
+@command(context_settings={"ignore_unknown_options": True})  # a value may be -5
+async def put(
+    key: Key,
+    value: Annotated[
+        str, typer.Argument(help="The text; - reads it from stdin.", show_default=False)
+    ],
+    *,
+    expect: Annotated[
+        int | None, typer.Option(min=ABSENT, help="Only if this is still its revision.")
+    ] = None,
+    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if there is none.")] = False,
+    registry: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a value."""
+    if if_absent and expect not in (None, ABSENT):
+        raise typer.BadParameter("--if-absent and --expect exclude each other")
+    raw = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    wanted = ABSENT if if_absent else expect
+    async with opened(registry) as reached, limit(reached) as kv:
+        entry = await kv.put(full(key), raw, expect=wanted)
+    if entry is None:
+        found = "there is one already" if wanted == ABSENT else f"its revision is not {wanted}"
+        raise ConfigError(f"{full(key)} is left as it is: {found}")
+    shown = {"key": key, "revision": entry.revision}
+    print(json.dumps(shown) if as_json else f"{entry.key} has revision {entry.revision}")
+
+
+@command()
+async def ls(prefix: Prefix = "", *, registry: Url = None, as_json: AsJson = False) -> None:
+    """List the values. For people, those with names of secrets are masked."""
+    async with opened(registry) as reached, limit(reached) as kv:
+        entries = await kv.list(FOLDER + prefix)
+    if as_json:
+        print(json.dumps([describe(entry) for entry in entries], indent=2))
+    elif entries:
+        print("\n".join(line(entry) for entry in entries))
+    else:
+        print(f"no key begins with {FOLDER}{prefix}")
+
+
+@command()
+async def watch(prefix: Prefix = "", *, registry: Url = None, as_json: AsJson = False) -> None:
+    """Print the values, then each change as it comes; a line each."""
+    seen: dict[str, Entry] = {}
+    async with (
+        opened(registry) as reached,
+        contextlib.aclosing(reached.kv.watch(FOLDER + prefix)) as lists,
+    ):
+        async for entries in lists:
+            now = {entry.key: entry for entry in entries}
+            for key in sorted(seen.keys() - now):
+                gone = {"event": "rm", "key": short(key)}
+                print(json.dumps(gone) if as_json else f"rm  {short(key)}")
+            for key, entry in now.items():
+                if seen.get(key) != entry:
+                    put = {"event": "put", **describe(entry)}
+                    print(json.dumps(put) if as_json else f"put {line(entry)}")
+            sys.stdout.flush()
+            seen = now
+
+
+@command()
+async def rm(
+    key: Key,
+    *,
+    prefix: Annotated[
+        bool, typer.Option("--prefix", help="All keys that begin with this text.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    registry: Url = None,
+) -> None:
+    """Remove a value; running services fall back to their settings."""
+    async with opened(registry) as reached:
+        keys = await chosen(reached, key) if prefix else [full(key)]
+        if prefix and not yes:
+            ask(keys)
+        async with limit(reached) as kv:
+            removed = [await kv.delete(each) for each in keys]
+    if not any(removed):
+        raise ConfigError(f"there is no {keys[0]} in the registry")
+
+
+async def chosen(registry: Registry, prefix: str) -> list[str]:
+    """Return the keys that begin with this text. Raises ConfigError when there are none."""
+    async with limit(registry) as kv:
+        keys = [entry.key for entry in await kv.list(FOLDER + prefix)]
+    if not keys:
+        raise ConfigError(f"no key begins with {FOLDER}{prefix}")
+    return keys
+
+
+def ask(keys: list[str]) -> None:
+    """Let the user say that these are to be removed. Raises ConfigError, or ends with 1."""
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{len(keys)} keys would be removed: say so by --yes")
+    for key in keys[:ASKED]:
+        print(key)
+    if len(keys) > ASKED:
+        print(f"... and {len(keys) - ASKED} more")
+    typer.confirm(f"Remove {len(keys)} keys?", abort=True)
+
+
+def opened(url: str | None) -> Registry:
+    """Open the registry of this URL, or of the settings."""
+    from meshkit.settings import load_settings
+
+    return open_registry(load_settings(registry=url).registry)
+
+
+@contextlib.asynccontextmanager
+async def limit(registry: Registry) -> AsyncIterator[KeyValue]:
+    """Use the registry's values; RegistryError when it has none, or does not answer in time."""
+    try:
+        async with asyncio.timeout(LIMIT):
+            yield registry.kv
+    except TimeoutError:
+        raise RegistryUnavailable(f"{registry.url}: no answer within {LIMIT:.0f} s") from None
+
+
+def full(key: str) -> str:
+    """Return the key as the registry has it. Raises ConfigError when it can't be one."""
+    return check_key(FOLDER + key)
+
+
+def short(key: str) -> str:
+    """Return the key as the commands take it."""
+    return key.removeprefix(FOLDER)
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """Return an entry's fields; ``base64`` instead of ``value`` when that is not UTF-8."""
+    fields: dict[str, Any] = {"key": short(entry.key)}
+    try:
+        fields["value"] = entry.value.decode()
+    except UnicodeDecodeError:
+        fields["base64"] = base64.b64encode(entry.value).decode()
+    return {**fields, "revision": entry.revision}
+
+
+def line(entry: Entry) -> str:
+    """Return ``key = value`` in one line, without secrets."""
+    key = short(entry.key)
+    if any(map(SECRET.search, key.split("/")[1:])):
+        return f"{key} = ***"
+    text = repr(entry.text)[1:-1]
+    return f"{key} = {text if len(text) <= SHOWN else text[: SHOWN - 3] + '...'}"

@@ -1,0 +1,76 @@
+"""etcd's keys as a store of values: ``<prefix>/kv/<key>``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from meshkit.errors import ConfigError
+from meshkit.registry.etcd import transactions, watching
+from meshkit.registry.etcd.client import Client
+from meshkit.registry.etcd.messages import RANGE, TXN, make
+from meshkit.registry.kv import ABSENT, Entry, KeyValue, check_key, check_value
+
+
+class EtcdKeyValue(KeyValue):
+    """An entry's revision is the revision of etcd's that wrote it."""
+
+    propagation = 0.5
+
+    def __init__(self, client: Client, prefix: str) -> None:
+        self._client = client
+        self._folder = f"{prefix}/kv/".encode()
+
+    async def get(self, key: str) -> Entry | None:
+        request = make(RANGE.request, key=self._key(key))
+        found = self._entries(
+            {each.key: each for each in (await self._client.call(RANGE, request)).kvs}
+        )
+        return found[0] if found else None
+
+    async def list(self, prefix: str = "") -> tuple[Entry, ...]:
+        contents = await watching.read(self._client, self._folder + prefix.encode())
+        return self._entries(contents.entries)
+
+    async def put(self, key: str, value: bytes, *, expect: int | None = None) -> Entry | None:
+        write = transactions.put(self._key(key), check_value(key, value))
+        answer = await self._write(key, write, expect, repeat=expect is None)
+        if not answer.succeeded:
+            return None
+        return Entry(key=key, value=value, revision=answer.header.revision)
+
+    async def delete(self, key: str, *, expect: int | None = None) -> bool:
+        # Repeated, it would not find what it has removed.
+        answer = await self._write(key, transactions.delete(self._key(key)), expect, repeat=False)
+        return bool(answer.succeeded and answer.responses[0].response_delete_range.deleted)
+
+    async def watch(self, prefix: str = "") -> AsyncGenerator[tuple[Entry, ...], None]:
+        seen: tuple[Entry, ...] | None = None
+        follow = watching.follow(self._client, self._folder + prefix.encode())
+        async with contextlib.aclosing(follow) as changes:
+            async for contents in changes:
+                found = self._entries(contents.entries)
+                if found != seen:
+                    yield (seen := found)
+
+    async def _write(self, key: str, write: Any, expect: int | None, *, repeat: bool) -> Any:
+        conditions = []
+        if expect == ABSENT:
+            conditions = [transactions.absent(self._key(key))]
+        elif expect is not None:
+            conditions = [transactions.unchanged(self._key(key), expect)]
+        request = transactions.transaction(conditions=conditions, then=[write])
+        return await self._client.call(TXN, request, repeat=repeat)
+
+    def _key(self, key: str) -> bytes:
+        return self._folder + check_key(key).encode()
+
+    def _entries(self, entries: Mapping[bytes, Any]) -> tuple[Entry, ...]:
+        """Return them sorted; a key that others made and that can't be asked for is left out."""
+        found = []
+        for name, entry in entries.items():
+            with contextlib.suppress(ConfigError, UnicodeDecodeError):
+                key = check_key(name.removeprefix(self._folder).decode())
+                found.append(Entry(key=key, value=entry.value, revision=entry.mod_revision))
+        return tuple(sorted(found, key=lambda each: each.key))
