@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench servers clean
+.PHONY: help demo test lint types check bench servers faults clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -41,6 +41,9 @@ check: lint types test ## all of the above
 
 bench: $(READY) servers ## measure against plain FastAPI, uvicorn and a hand-written registration
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+faults: $(READY) servers ## run every fault on every engine, and write docs/faults.md (20 minutes)
+	@TEST_CHURN_SECONDS=120 TEST_FAULTS_PAGE=docs/faults.md $(BIN)/python -m pytest tests/faults $(ARGS)
 
 clean: ## remove the environment and all caches
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -41,6 +41,11 @@ class ServerProcess(abc.ABC):
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def log(self) -> str:
         """All that it has written so far."""
         return (self.folder / "server.log").read_text(errors="replace")

@@ -1,0 +1,1 @@
+"""The fault matrix: one suite of faults, run on every engine against real servers."""
