@@ -24,7 +24,7 @@ POLL_ALONE = 0.5
 # With news, what a folder does not show has been told; this is for what nobody thought of.
 LOOK_ANYWAY = 120.0
 # Many registrations at once are seen together.
-GAP = 0.01
+GAP = 0.002
 # The kernel tells that a file is being closed just before it lets go of the lock.
 LOOK_TWICE = 0.05
 
@@ -56,9 +56,9 @@ class Changes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_TWICE if twice else None):
                 await self._event.wait()
-        if self._event.is_set():
-            await asyncio.sleep(self._looked_at + GAP - time.monotonic())
-            self._event.clear()
+        if (gap := self._looked_at + GAP - time.monotonic()) > 0:
+            await asyncio.sleep(gap)
+        self._event.clear()
 
     def notify(self, *, news: bool = False) -> None:
         """End the wait; for news, look once more a little later."""
