@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types check bench servers faults clean
@@ -21,8 +22,9 @@ $(READY): pyproject.toml
 demo: $(READY) ## run the examples: 5 processes, real traffic, one killed, nothing lost
 	@$(BIN)/python examples/demo $(ARGS)
 
-test: $(READY) servers ## run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+# Most tests wait for servers: several at once, those of one file in turn because they share clusters.
+test: $(READY) servers ## run all tests, JOBS=3 files at once
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 servers: ## fetch the real registry servers that tests start, into .cache
 	@scripts/fetch-servers || [ -z "$$TEST_REQUIRE_SERVERS" ]
