@@ -8,6 +8,7 @@ import dataclasses
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from measure import BenchmarkError
 
@@ -112,6 +113,28 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
+async def raw_etcd(registry: Running, service: str) -> AsyncGenerator[bytes, None]:
+    """Read a Watch stream of the service's keys; a bare channel and etcd's own messages."""
+    import grpc.aio  # noqa: PLC0415
+
+    from meshkit.registry.etcd import messages  # noqa: PLC0415
+
+    assert isinstance(registry.server, Etcd)
+    rpc, prefix = messages.WATCH, f"/meshkit/services/{service}/".encode()
+    async with grpc.aio.insecure_channel(registry.server.address) as channel:
+        stream: Any = channel.stream_stream(
+            rpc.path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=messages.CLASSES[rpc.response].FromString,
+        )()
+        create = messages.make(
+            "WatchCreateRequest", key=prefix, range_end=messages.prefix_end(prefix)
+        )
+        await stream.write(messages.make(rpc.request, create_request=create))
+        async for answer in stream:
+            yield b"".join(event.kv.value for event in answer.events)
+
+
 async def raw_zookeeper(registry: Running, service: str) -> AsyncGenerator[bytes, None]:
     """Set kazoo's watches of children and data by hand, in its own threads."""
     from kazoo.client import KazooClient  # noqa: PLC0415
@@ -143,5 +166,6 @@ async def raw_zookeeper(registry: Running, service: str) -> AsyncGenerator[bytes
 RAW: dict[str, RawWatch] = {
     "local": raw_local,
     "consul": raw_consul,
+    "etcd": raw_etcd,
     "zookeeper": raw_zookeeper,
 }

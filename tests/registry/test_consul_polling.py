@@ -30,6 +30,22 @@ async def test_first_query_does_not_wait_and_the_next_ones_do() -> None:
     assert asked == [None, 60, 61, 61, None]
 
 
+async def test_answers_that_are_not_new_come_at_a_lower_rate() -> None:
+    """A watch on a service that never existed wakes at each change of any service."""
+    asked = 0
+
+    async def query(_index: int | None, _wait: str) -> tuple[str, str]:
+        nonlocal asked
+        asked += 1
+        return str(asked), "same"
+
+    async with contextlib.aclosing(follow(query, rate=100.0)) as found:
+        started = time.monotonic()
+        for _ in range(30):
+            assert await anext(found) == "same"
+        assert time.monotonic() - started >= 0.8  # 25 a second, after a burst of 5
+
+
 async def test_an_error_ends_it() -> None:
     async def query(_index: int | None, _wait: str) -> tuple[str, int]:
         raise ConnectionError

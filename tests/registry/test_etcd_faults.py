@@ -278,7 +278,7 @@ async def test_a_server_that_was_emptied_between_list_and_watch(make_etcd: MakeE
         etcd.kill()
         etcd.empty()
         await asyncio.to_thread(etcd.start)
-        error = await failure(anext(changes))
+        error = await failure(asyncio.wait_for(anext(changes), 16))
         assert type(error) is RegistryUnavailable
         await aeventually(lambda: succeeds(watching.read(client, b"/meshkit/")))
     finally:
@@ -295,7 +295,7 @@ async def test_history_that_was_compacted_ends_the_watch(make_etcd: MakeEtcd) ->
         for n in range(10):
             etcd.put("/meshkit/a", b"%d" % n)
         etcd.ask("/v3/kv/compaction", revision=listed.revision + 8)
-        error = await failure(anext(changes))
+        error = await failure(asyncio.wait_for(anext(changes), 16))
         assert type(error) is RegistryUnavailable
         assert str(error).endswith("is lost: the watch fell behind etcd's history")
     finally:

@@ -16,6 +16,10 @@ import pytest
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable, RegistryUrlError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import open_registry
+from meshkit.registry.etcd import watching
+from meshkit.registry.etcd.client import Client
+from meshkit.registry.etcd.options import read_options
+from meshkit.registry.url import RegistryUrl
 from meshkit.testing.registry_fixtures import has, open_files
 from meshkit.testing.watched import Watched
 from tests.servers.etcd import Etcd
@@ -199,7 +203,7 @@ async def test_a_permission_that_is_taken_away_ends_the_next_watch(guarded: Guar
         watch = registry.watch("users")
         await anext(watch)  # it is listed, and not yet watched
         guarded.as_root("/v3/auth/user/revoke", name="guest", role="reader")
-        error = await failure(anext(watch))
+        error = await failure(asyncio.wait_for(anext(watch), 16))
         assert isinstance(error, RegistryDenied | RegistryUnavailable)
         error = await failure(registry.instances("users"))
         assert type(error) is RegistryDenied
@@ -398,6 +402,37 @@ async def test_renewed_certificates_are_taken_up(make_etcd: MakeEtcd, tmp_path: 
 
         await aeventually(renews)
         assert (await registry.instances("users")).instances == (USERS,)
+
+
+async def test_what_a_renewal_cuts_off_is_lost_not_closed(
+    encrypted: Etcd, ours: Authority, tmp_path: Path
+) -> None:
+    """Others may still use the old connection when one of them finds new certificates."""
+    for name in ("mesh.pem", "mesh-key.pem"):
+        shutil.copy(ours.folder / name, tmp_path / name)
+    identity = (
+        f"cert={quote(str(tmp_path / 'mesh.pem'))}&key={quote(str(tmp_path / 'mesh-key.pem'))}"
+    )
+    options = read_options(
+        RegistryUrl.parse(f"etcd+tls://{encrypted.address}?{ours.ca}&{identity}"), prefix="/meshkit"
+    )
+    client = Client(options)
+    try:
+        async with Watched(watching.follow(client, b"/meshkit/")) as watched:
+            await watched.next()
+            await watched.nothing(seconds=0.2)
+            await client.leave(client.current)
+            await watched.nothing(seconds=0.2)  # as long as the files are the same
+            ours.sign("mesh-2")
+            shutil.copy(ours.folder / "mesh-2.pem", tmp_path / "mesh.pem")
+            shutil.copy(ours.folder / "mesh-2-key.pem", tmp_path / "mesh-key.pem")
+            await client.leave(client.current)
+            error = await failure(watched.next())
+            assert type(error) is RegistryUnavailable
+            assert str(error).endswith("is lost: its certificates were renewed")
+        await watching.read(client, b"/meshkit/")
+    finally:
+        await client.aclose()
 
 
 async def test_a_certificate_broken_meanwhile_is_named(

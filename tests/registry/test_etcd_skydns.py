@@ -227,7 +227,7 @@ async def test_a_transport_that_is_no_label(etcd: Etcd, name: str, registry: Reg
         ("host/mesh_local", "is no domain name"),
         ("host/mesh/local", "is no domain name"),
         ("host/mesh..local", "is no domain name"),
-        ("host/mesh.local?prefix=/a b", "the prefix '/a b' should be words"),
+        ("host/mesh.local?prefix=/a%20b", "the prefix '/a b' should be words"),
         ("host/mesh.local?prefix=/&registry=//", "the prefix '/' should be words"),
         ("host/mesh.local?prefix=/a&registry=/a/b", "/a/b is within /a"),
         ("host/mesh.local?prefix=/meshkit", "/meshkit is within /meshkit"),

@@ -97,8 +97,12 @@ async def test_all_of_the_own_datacenter_go_and_come_back(
         await going_to(mesh, HOME, within=60)
         await asyncio.sleep(0.5)
         load.answers.clear()
-        await load.answered_by(2)
-        assert load.answers.keys() == pids(back)
+        await asyncio.sleep(2)
+        # The dead are tried again now and then while they are listed; a call that meets both of
+        # them at once goes on to the next place.
+        by_far = sum(load.answers[each] for each in pids(elsewhere))
+        assert by_far <= 0.05 * sum(load.answers.values())
+        assert load.answers.keys() >= pids(back)
     assert load.errors == []
 
 

@@ -288,7 +288,7 @@ async def with_reason(scope: Any, receive: Any, send: Any) -> None:
         (no_reason, "no reason given"),
         (with_reason, "the cache is cold"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 async def test_a_failing_lifespan_says_why(error: Any, reason: str) -> None:
     @contextlib.asynccontextmanager

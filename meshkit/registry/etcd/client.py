@@ -110,7 +110,7 @@ class Client:
             return  # said when they are needed
         if renewed and self._links.get(endpoint) is link:
             del self._links[endpoint]
-            await link.aclose()
+            await link.aclose(renewed=True)
 
     async def aclose(self) -> None:
         """Close all channels; what is under way fails. Closing twice is safe."""

@@ -54,6 +54,7 @@ class Link:
         self.endpoint = endpoint
         self.material = material
         self.closed = False
+        self._renewed = False
         target = f"dns:///{endpoint}"
         self._channel: grpc.aio.Channel | None = (
             grpc.aio.secure_channel(target, material.credentials(), options=OPTIONS)
@@ -70,7 +71,7 @@ class Link:
         except asyncio.CancelledError:
             if not self.ended_by_closing():
                 raise
-        raise failures.closed(self.endpoint)
+        raise self.closing()
 
     def stream(self, rpc: Rpc, metadata: Metadata) -> Stream:
         """Open a stream of requests and answers."""
@@ -81,9 +82,15 @@ class Link:
         task = asyncio.current_task()
         return self.closed and task is not None and not task.cancelling()
 
-    async def aclose(self) -> None:
-        """End all that is under way."""
-        self.closed = True
+    def closing(self) -> RegistryError:
+        """Return the error for what closing has ended."""
+        if self._renewed:
+            return failures.lost(self.endpoint, "its certificates were renewed")
+        return failures.closed(self.endpoint)
+
+    async def aclose(self, *, renewed: bool = False) -> None:
+        """End all that is under way; ``renewed`` when another link takes its place."""
+        self.closed, self._renewed = True, renewed
         channel, self._channel = self._channel, None
         self._methods.clear()
         if channel is not None:
@@ -91,7 +98,7 @@ class Link:
 
     def _method(self, rpc: Rpc, kind: str) -> Any:
         if self.closed:
-            raise failures.closed(self.endpoint)
+            raise self.closing()
         if rpc not in self._methods:
             self._methods[rpc] = getattr(self._channel, kind)(
                 rpc.path,
@@ -132,7 +139,7 @@ class Stream:
 
     async def _step(self, name: str, *arguments: Any) -> Any:
         if self._call is None:
-            raise failures.closed(self.link.endpoint)
+            raise self.link.closing()
         try:
             return await getattr(self._call, name)(*arguments)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
@@ -146,7 +153,7 @@ class Stream:
         """Return what has ended it."""
         endpoint, call, self._call = self.link.endpoint, self._call, None
         if self.link.closed or call is None:
-            return failures.closed(endpoint)
+            return self.link.closing()
         if not call.done():
             call.cancel()
             return failures.lost(endpoint, "it can't be written to")
