@@ -45,7 +45,7 @@ bench: $(READY) servers ## measure against plain FastAPI, uvicorn and a hand-wri
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 faults: $(READY) servers ## run every fault on every engine, and write docs/faults.md (20 minutes)
-	@TEST_CHURN_SECONDS=120 TEST_FAULTS_PAGE=docs/faults.md $(BIN)/python -m pytest tests/faults $(ARGS)
+	@TEST_CHURN_SECONDS=120 TEST_FAULTS_PAGE=docs/faults.md $(BIN)/python -m pytest tests/faults -n 0 $(ARGS)
 
 clean: ## remove the environment and all caches
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -30,14 +30,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if row is None:
         return
     engines = [
-        pytest.param(
-            name,
-            marks=() if name == "local" else (getattr(pytest.mark, name), pytest.mark.slow),
-        )
+        pytest.param(name, marks=_marks(name))
         for name, backend in BACKENDS.items()
         if row.name not in backend.absent
     ]
     metafunc.parametrize("backend", engines, indirect=True, scope="session")
+
+
+def _marks(engine: str) -> list[pytest.MarkDecorator]:
+    """Say what an engine's cells need; where tests run side by side, one process has its column."""
+    marks = [] if engine == "local" else [getattr(pytest.mark, engine), pytest.mark.slow]
+    return [*marks, pytest.mark.xdist_group(f"faults-{engine}")]
 
 
 @pytest.fixture(scope="session")

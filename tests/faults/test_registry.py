@@ -32,7 +32,7 @@ async def test_restarted(world: World, cell: Cell) -> None:
         await asyncio.sleep(AWAY)
         await asyncio.to_thread(world.backend.start)
         watch = Stopwatch()
-        # Whoever kept the lease has started it anew.
+        # With its registry the lease of the dead one begins anew.
         limit = PATIENCE + world.backend.forgets
         await world.lists(*living, within=limit)
         cell.took("registry right after", watch.seconds)
