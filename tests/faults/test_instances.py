@@ -59,12 +59,13 @@ async def test_terminated(world: World, cell: Cell) -> None:
 
 @fault("instance hung (SIGSTOP)")
 async def test_stopped(world: World, cell: Cell) -> None:
-    """Not up any more within the time to forget; back when it continues, registered once."""
+    """Not up any more within the time to forget (on local, where no lease tells, within that of the
+    others); back when it continues, registered once."""
     hung, *others = await world.start(2)
     async with world.consumer() as consumer:
         await consumer.sees(hung, *others)
         hung.send(signal.SIGSTOP)
-        seen = await consumer.misses(hung, within=world.backend.forgets)
+        seen = await consumer.misses(hung, within=world.backend.notices_hang)
         hung.send(signal.SIGCONT)
         back = await consumer.sees(hung, *others)
         await world.lists(hung, *others)

@@ -219,14 +219,14 @@ async def test_an_idle_watch_reads_no_instance(
     monkeypatch.setattr(notifier, "POLL", 0.01)
     await registry.register(USER)
     reads = 0
-    read = Folder.instances
+    look = Folder.look
 
-    def counted(self: Folder) -> tuple[Instance, ...]:
+    def counted(self: Folder) -> tuple[tuple[Instance, ...], dict[Path, int]]:
         nonlocal reads
         reads += 1
-        return read(self)
+        return look(self)
 
-    monkeypatch.setattr(Folder, "instances", counted)
+    monkeypatch.setattr(Folder, "look", counted)
     async with Watched(registry.watch("users")) as watched:
         await watched.next()
         await watched.nothing(seconds=0.5)

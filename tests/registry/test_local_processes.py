@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from meshkit.errors import RegistryError
-from meshkit.model import Endpoint, Instance, Snapshot
-from meshkit.registry.local import LocalRegistry, notifier
+from meshkit.model import Endpoint, Instance, Snapshot, Status
+from meshkit.registry.local import LocalRegistry, heartbeats, notifier
 from meshkit.testing.watched import Watched
 from tests.registry.processes import Nursery
 
@@ -156,3 +156,21 @@ async def test_what_another_process_registered_is_its_own(
     await registry.register(again)
     assert (await registry.instances("users")).instances == (again,)
     await registry.aclose()
+
+
+async def test_a_stopped_process_is_shown_as_down_and_up_again(
+    nursery: Nursery, registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds its lock all the while; its renewals tell."""
+    monkeypatch.setattr(heartbeats, "TTL", 3.0)
+    nursery.spawn("a")
+    nursery.tell("a", "register", "users", "users-a")
+    async with registry, Watched(registry.watch("users")) as watched:
+        assert [each.status for each in (await watched.next()).instances] == [Status.UP]
+        for _ in range(5):  # renewed, it stays, and nobody is told of that
+            await watched.nothing(seconds=1)
+            nursery.tell("a", "renew", "users-a")
+        assert [each.status for each in (await watched.next()).instances] == [Status.DOWN]
+        assert (await registry.instances("users")).up == ()
+        nursery.tell("a", "renew", "users-a")
+        assert [each.status for each in (await watched.next()).instances] == [Status.UP]

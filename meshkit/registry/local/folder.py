@@ -8,6 +8,7 @@ behind is known by its free lock, without clocks and without trust in process id
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -15,8 +16,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from meshkit.model import INSTANCE_ID, Instance
-from meshkit.registry.local.lock import LockFile, is_locked
+from meshkit.model import INSTANCE_ID, Instance, Status
+from meshkit.registry.local.heartbeats import is_silent
+from meshkit.registry.local.lock import LockFile, locked_since
 
 LOCK, DATA, TEMP = ".lock", ".json", ".tmp"
 
@@ -65,7 +67,7 @@ class Folder:
 
     def alive(self, instance_id: str) -> bool:
         """Whether a process holds the instance's lock."""
-        return is_locked(self._file(instance_id, LOCK))
+        return locked_since(self._file(instance_id, LOCK)) is not None
 
     def owner(self, instance_id: str) -> str:
         """Name the process that wrote the file, for messages."""
@@ -75,13 +77,22 @@ class Folder:
 
     def instances(self) -> tuple[Instance, ...]:
         """Read the living, sorted by id, and sweep what the dead left."""
-        living = []
+        return self.look()[0]
+
+    def look(self) -> tuple[tuple[Instance, ...], dict[Path, int]]:
+        """Do so, and also return the dates of their locks."""
+        living, beats = [], {}
         for instance_id in sorted(self._ids()):
-            if not self.alive(instance_id):
+            lock = self._file(instance_id, LOCK)
+            beat_at = locked_since(lock)
+            if beat_at is None:
                 self._sweep(instance_id)
             elif instance := self._read(instance_id):
+                beats[lock] = beat_at
+                if instance.up and is_silent(beat_at):
+                    instance = dataclasses.replace(instance, status=Status.DOWN)
                 living.append(instance)
-        return tuple(living)
+        return tuple(living), beats
 
     def _ids(self) -> set[str]:
         """Return the ids of all our files: of each, for a rename may hide one from scandir."""

@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from meshkit.registry.local.heartbeats import beat
+
 # No file, one that we may not read, a link: not locked by any of us.
 NOT_OURS = (errno.ENOENT, errno.EACCES, errno.ELOOP)
 
@@ -76,6 +78,10 @@ class LockFile:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
+    def beat(self) -> None:
+        """Say that the owner lives and works. Raises OSError."""
+        beat(self._fd)
+
     def release(self) -> None:
         """Unlock and close. Twice is no error; in a forked child it does nothing."""
         if self.held:
@@ -89,23 +95,26 @@ class LockFile:
         os.close(fd)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock. Raises OSError when it can't be told."""
+def locked_since(path: Path) -> int | None:
+    """Return the file's date in nanoseconds if a living process holds the lock, else None.
+
+    Raises OSError when it can't be told.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in NOT_OURS:
-            return False
+            return None
         raise
     try:
         # Shared, so that two who look at once don't take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked just now would keep it
     except BlockingIOError:
-        return True
+        return os.fstat(fd).st_mtime_ns
     finally:
         os.close(fd)
-    return False
+    return None
 
 
 def _after_fork_in_child() -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meshkit.registry.local.heartbeats import Heartbeats
+
 if TYPE_CHECKING:
     from meshkit.registry.local.inotify import Inotify
 
@@ -37,6 +39,7 @@ class Changes:
     def __init__(self, notifier: Notifier) -> None:
         self.open = True
         self.told = False  # of what happens in all its folders
+        self.heartbeats = Heartbeats()
         self._notifier = notifier
         self._event = asyncio.Event()
         self._folders: dict[Path, Stamp] = {}
@@ -68,7 +71,7 @@ class Changes:
     def poll(self) -> None:
         """End the wait if a folder is another one, or has other files, than when last seen."""
         overdue = time.monotonic() - self._looked_at > LOOK_ANYWAY
-        if not self.told or overdue or self._differs():
+        if not self.told or overdue or self._differs() or self.heartbeats.changed():
             self.notify()
 
     def close(self) -> None:

@@ -13,13 +13,13 @@ from meshkit.errors import ConfigError, LeaseLost, RegistryError, RegistryUnavai
 from meshkit.model import INSTANCE_ID, SERVICE_NAME, Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import Lease, Registry, summarize
 from meshkit.registry.local.folder import FileId, Folder, folders
+from meshkit.registry.local.heartbeats import TTL
 from meshkit.registry.local.keyvalue import LocalKeyValue
 from meshkit.registry.local.lock import LockFile
 from meshkit.registry.local.notifier import POLL_ALONE, Changes, Notifier
 from meshkit.registry.local.values import ValueFolder
 from meshkit.state import private_dir
 
-TTL = 15.0
 VALUES = "_kv"  # no service's name
 # Who sweeps or looks holds a free lock for microseconds, or for as long as a busy machine lets
 # it wait in between: try again.
@@ -46,7 +46,7 @@ class LocalRegistry(Registry):
     """
 
     propagation = 0.2 if sys.platform == "linux" else POLL_ALONE + 0.2
-    settle = 5.5  # a wiped folder is full again after one interval of renewals
+    settle = 4.0  # a wiped folder is full again after one interval of renewals
 
     def __init__(self, url: str, *path: Path, inotify: bool = True) -> None:
         super().__init__(url)
@@ -71,6 +71,7 @@ class LocalRegistry(Registry):
             folder = self._folder(instance.service)
             lock = await self._lock(folder, instance.id)
             try:
+                lock.beat()
                 written = folder.write(instance)
             except Exception:
                 if instance.id not in self._own:  # else what was written before still holds
@@ -85,6 +86,7 @@ class LocalRegistry(Registry):
         with self._errors(f"renew {lease.instance_id}"):
             if not own or not own.lock.held or not own.folder.has(lease.instance_id, own.written):
                 raise LeaseLost(f"{self.url} no longer knows {lease.instance_id}: register anew")
+            own.lock.beat()
 
     async def deregister(self, instance_id: str) -> None:
         """Remove the instance.
@@ -138,7 +140,10 @@ class LocalRegistry(Registry):
             folder = self._folder(service)
             if changes:
                 changes.follow(folder.path)
-            return folder.instances()
+            found, beats = folder.look()
+            if changes:
+                changes.heartbeats.follow(beats)
+            return found
 
     def _read_services(self, changes: Changes | None = None) -> tuple[ServiceInfo, ...]:
         with self._errors("list the services"):

@@ -26,6 +26,7 @@ class Backend(abc.ABC):
     Attributes:
         name: as the matrix and pytest's marks have it.
         forgets: seconds within which an instance that died without a word is gone; published.
+        notices_hang: seconds within which one that hangs as a whole is not up any more.
         by_token, by_certificate: servers that ask for proof, where the engine can give it.
         absent: faults that can't happen here, by the name of their row, and why.
         servers: all server processes; none for an engine without a server.
@@ -40,6 +41,10 @@ class Backend(abc.ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.servers: Sequence[ServerProcess] = ()
+
+    @property
+    def notices_hang(self) -> float:
+        return self.forgets
 
     @property
     def about(self) -> str:

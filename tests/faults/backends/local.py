@@ -9,17 +9,13 @@ from pathlib import Path
 
 from tests.faults.backends.base import Backend
 
-STOPPED = "instance hung (SIGSTOP)"
 NO_SERVER = "local:// has no server that could fail"
 
 
 class LocalBackend(Backend):
     name = "local"
     forgets = 1.0
-    absent = {
-        STOPPED: "on local:// a process that is stopped from outside still holds its lock, which "
-        "is what says that it lives; one whose event loop hangs says so itself"
-    } | dict.fromkeys(
+    absent = dict.fromkeys(
         (
             "registry restarted with its data",
             "registry hung for 20 s",
@@ -36,6 +32,10 @@ class LocalBackend(Backend):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._data = folder / "registry"
+
+    @property
+    def notices_hang(self) -> float:
+        return 15.0  # a lock tells of a death at once, but not of this
 
     @property
     def about(self) -> str:
