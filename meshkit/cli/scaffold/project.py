@@ -86,6 +86,8 @@ class Project:
             "meshkit_version": version("meshkit"),
             # Like protoc, which lets stubs run on its own version and later.
             "grpc_version": version("grpcio"),
+            # Their patch releases do not go together: grpcio 1.85.3 has no such grpcio-tools.
+            "grpc_tools_version": version("grpcio").rpartition(".")[0],
             "protobuf_version": f"{protobuf.MAJOR}.{protobuf.MINOR}.{protobuf.PATCH}",
         }
 
