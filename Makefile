@@ -22,9 +22,9 @@ $(READY): pyproject.toml
 demo: $(READY) ## run the examples: 5 processes, real traffic, one killed, nothing lost
 	@$(BIN)/python examples/demo $(ARGS)
 
-# Most tests wait for servers: several at once, those of one file in turn because they share clusters.
-test: $(READY) servers ## run all tests, JOBS=3 files at once
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+# Most tests wait for servers, so several run at once; those that share a cluster run in turn.
+test: $(READY) servers ## run all tests, JOBS=3 at once
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 servers: ## fetch the real registry servers that tests start, into .cache
 	@scripts/fetch-servers || [ -z "$$TEST_REQUIRE_SERVERS" ]
