@@ -9,9 +9,14 @@ and the memory that only the process holds (USS).
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import itertools
+import json
 import resource
 import sys
+import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import consumer
@@ -21,8 +26,9 @@ from processes import TICK, Process, cpu_seconds, private_memory, running
 
 from meshkit import Endpoint, Instance
 from meshkit.registry import open_registry
-from meshkit.registry.base import Registry
+from meshkit.registry.base import Lease, Registry
 from tests.servers.consul import Consul
+from tests.servers.etcd import Etcd
 
 ROUNDS = 40
 SERVICES, EACH = 200, 25
@@ -40,8 +46,11 @@ async def run(rounds: int) -> list[Result]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
     results: list[Result] = []
     for name in RAW:
-        async with running_registry(name) as registry, open_registry(registry.url) as writer:
-            await fill(registry, writer)
+        async with (
+            running_registry(name) as registry,
+            open_registry(registry.url) as writer,
+            filled(registry, writer),
+        ):
             results += await measure(registry, writer, rounds)
     return results
 
@@ -81,8 +90,32 @@ async def measure(registry: Running, writer: Registry, rounds: int) -> list[Resu
     ]
 
 
-async def fill(registry: Running, writer: Registry) -> None:
-    """Register all instances."""
+@contextlib.asynccontextmanager
+async def filled(registry: Running, writer: Registry) -> AsyncIterator[None]:
+    """Register all instances, and keep them registered where that takes something."""
+    leases = await fill(registry, writer)
+    renewing = asyncio.create_task(renew(writer, leases))
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+
+
+async def renew(writer: Registry, leases: list[Lease]) -> None:
+    while leases:
+        for lease in leases:
+            await writer.renew(lease)
+        await asyncio.sleep(leases[0].interval)
+
+
+async def fill(registry: Running, writer: Registry) -> list[Lease]:
+    """Return the leases that have to be renewed.
+
+    Five thousand instances are as many processes elsewhere. One could not renew all of their
+    leases in Consul and etcd, so they have none there.
+    """
+    leases: list[Lease] = []
     numbers = itertools.count()
     fleet = (
         make(consumer.service(service), f"i{service:03}-{each:02}", next(numbers))
@@ -93,14 +126,30 @@ async def fill(registry: Running, writer: Registry) -> None:
     async def work() -> None:
         for instance in fleet:
             if isinstance(registry.server, Consul):
-                # Without a check: nobody is here to renew five thousand of them.
                 await asyncio.to_thread(register_unchecked, registry.server, instance)
+            elif isinstance(registry.server, Etcd):
+                await asyncio.to_thread(put_unleased, registry.server, instance)
+            elif registry.server is None:
+                leases.append(await writer.register(instance))
             else:
-                await writer.register(instance)
+                await writer.register(instance)  # lasts as long as the writer's session
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
             group.create_task(work())
+    return leases
+
+
+def put_unleased(server: Etcd, instance: Instance) -> None:
+    """Write what meshkit writes, but bound to no lease, by etcd's JSON gateway."""
+    key = f"/meshkit/services/{instance.service}/{instance.id}"
+    pair = {"key": key.encode(), "value": json.dumps(instance.to_dict()).encode()}
+    body = {name: base64.b64encode(content).decode() for name, content in pair.items()}
+    request = urllib.request.Request(
+        f"http://{server.address}/v3/kv/put", data=json.dumps(body).encode(), method="POST"
+    )
+    with urllib.request.urlopen(request) as answer:
+        answer.read()
 
 
 def register_unchecked(server: Consul, instance: Instance) -> None:
