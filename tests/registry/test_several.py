@@ -448,6 +448,27 @@ async def test_none_ends_the_watch_and_the_next_one_remembers(
         await watched.until(shows(1, 2, stale=True))
 
 
+async def test_all_away_for_long_is_one_line_each(
+    both: Several, old: Faulty, new: Faulty, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each watch of all ends at once, and whoever wants it begins it anew."""
+    old.failure = new.failure = away()
+    with caplog.at_level(logging.INFO, "meshkit.registry"):
+        for service in (SERVICE, SERVICE, "others", SERVICE):
+            with pytest.raises(RegistryError, match="does not answer"):
+                await anext(both.watch(service))
+        old.failure = new.failure = None
+        for service in (SERVICE, "others"):
+            async with Watched(both.watch(service)) as watched:
+                await watched.until(lambda snapshot: not snapshot.stale)
+    assert sorted(text(caplog.records)) == [
+        f"{new.url} works again",
+        f"{new.url}, one of several registries, fails: {away()}",
+        f"{old.url} works again",
+        f"{old.url}, one of several registries, fails: {away()}",
+    ]
+
+
 @pytest.mark.parametrize("hung", [False, True])
 async def test_one_away_from_the_start_is_unknown_and_not_empty(
     both: Several, old: Faulty, new: Faulty, *, hung: bool

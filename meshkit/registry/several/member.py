@@ -35,19 +35,24 @@ class Member:
         self.snapshots: dict[str, Snapshot] = {}
         self.services: tuple[ServiceInfo, ...] | None = None
         self._failing: set[str] = set()
+        self._warned = False
 
     def failed(self, what: str, error: RegistryError) -> None:
-        """Note that ``what`` fails: one warning, however much fails and how often."""
-        if not self._failing:
+        """Note that ``what`` fails: one warning until it works, however much fails and how often.
+
+        A watch of all that ends because none works, and is begun anew, is no news either.
+        """
+        if not self._warned:
             log.warning("%s, one of several registries, fails: %s", self.registry.url, error)
+        self._warned = True
         self._failing.add(what)
 
     def works(self, what: str) -> None:
-        """Note that ``what`` works; one line when that was the last that failed."""
-        failed = bool(self._failing)
+        """Note that ``what`` works; one line when nothing that is still asked for fails any more."""
         self._failing -= {what, READING}  # a single read that failed may never be tried again
-        if failed and not self._failing:
+        if self._warned and not self._failing:
             log.info("%s works again", self.registry.url)
+            self._warned = False
 
     def forget(self, what: str) -> None:
         """Forget whether it worked: nobody asks any more."""
