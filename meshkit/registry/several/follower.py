@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Generic, TypeVar
 
@@ -28,7 +27,6 @@ class Follower(Generic[Value]):
         value: what it listed last, None when it never has; it outlives the member's absence.
         error: why it can't be followed at the moment, or None.
         live: whether ``value`` is the member's present state.
-        lost_at: seconds since the epoch when it last was, 0.0 when it never was.
     """
 
     def __init__(
@@ -44,7 +42,6 @@ class Follower(Generic[Value]):
         self.value = last
         self.error: RegistryError | None = None
         self.live = False
-        self.lost_at = 0.0
         self._what = what
         self._watch = watch
         self._changed = changed
@@ -73,8 +70,6 @@ class Follower(Generic[Value]):
 
     def lose(self, error: RegistryError) -> None:
         """Take it for away until it lists again."""
-        if self.live:
-            self.lost_at = time.time()  # until now the watch has confirmed it by its silence
         self.error, self.live = error, False
         self.member.failed(self._what, error)
         self._changed.set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import TypeVar
 
 from meshkit.errors import RegistryError, RegistryUnavailable
@@ -34,6 +36,7 @@ class Member:
         self.registers = registers and not registry.read_only
         self.snapshots: dict[str, Snapshot] = {}
         self.services: tuple[ServiceInfo, ...] | None = None
+        self._followed: set[str] = set()  # services whose list is current
         self._failing: set[str] = set()
         self._warned = False
 
@@ -48,7 +51,7 @@ class Member:
         self._failing.add(what)
 
     def works(self, what: str) -> None:
-        """Note that ``what`` works; one line when nothing that is still asked for fails any more."""
+        """Note that ``what`` works; one line when nothing that is asked for fails any more."""
         self._failing -= {what, READING}  # a single read that failed may never be tried again
         if self._warned and not self._failing:
             log.info("%s works again", self.registry.url)
@@ -58,14 +61,30 @@ class Member:
         """Forget whether it worked: nobody asks any more."""
         self._failing.discard(what)
 
+    async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+        """Watch a service's list, noting it for the time that the registry is away."""
+        seen: Snapshot | None = None
+        try:
+            async with contextlib.aclosing(self.registry.watch(service)) as watch:
+                async for snapshot in watch:
+                    self.snapshots[service] = seen = snapshot
+                    self._followed.add(service)
+                    yield snapshot
+        finally:
+            self._followed.discard(service)
+            if seen is not None:
+                self.snapshots[service] = _confirmed(seen)
+
     async def read(self, service: str) -> Snapshot:
         """Read a service's list once; the last one, marked stale, when that fails.
 
         Raises:
             RegistryError: it fails and never had a list.
         """
-        last = self.snapshots.get(service)
-        old = dataclasses.replace(last, stale=True) if last is not None else None
+        old = self.snapshots.get(service)
+        if old is not None:
+            current = _confirmed(old) if service in self._followed else old
+            old = dataclasses.replace(current, stale=True)
         snapshot = await self._read(self.registry.instances(service), old)
         if not snapshot.stale:
             self.snapshots[service] = snapshot
@@ -91,6 +110,11 @@ class Member:
             return last
         self.works(READING)
         return value
+
+
+def _confirmed(snapshot: Snapshot) -> Snapshot:
+    """Return a list that a watch has confirmed until now by its silence."""
+    return dataclasses.replace(snapshot, read_at=time.time())
 
 
 def joined(errors: Sequence[RegistryError]) -> RegistryError:
