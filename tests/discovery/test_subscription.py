@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshkit.discovery import subscription as subscription_module
 from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.subscription import Subscription
 from meshkit.model import Snapshot, Status
@@ -211,6 +212,32 @@ async def test_a_registry_that_comes_back_to_its_senses_drops_nobody(registry: C
         await until_sure(subscription)
         assert numbers(subscription.snapshot) == [1, 2, 3]
     assert shortest == 3
+
+
+async def test_a_registry_that_comes_back_empty_after_long_drops_nobody(
+    registry: Commanded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription_module, "OLD", 0.01)
+    registry.settle = 1.0
+    await registry.put(*map(instance, (1, 2)))
+    async with following(registry) as subscription:
+        await until(subscription, 1, 2)
+        heard: list[int] = []
+        subscription.on_change(lambda each: heard.append(len(each.up)))
+        registry.failure = away()
+        await until_stale(subscription)
+        registry.inner._store.clear()
+        await asyncio.sleep(0.1)  # the list is older than OLD now
+        registry.failure = None
+
+        async def followed_again() -> bool:
+            return subscription.error is None
+
+        await aeventually(followed_again)
+        await registry.put(*map(instance, (1, 2)))  # each registers anew
+        await until_sure(subscription)
+        assert numbers(subscription.snapshot) == [1, 2]
+    assert set(heard) == {2}
 
 
 async def test_the_doubt_ends_though_the_list_goes_on_changing(registry: Commanded) -> None:
