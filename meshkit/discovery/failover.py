@@ -102,7 +102,7 @@ class Failover(Followed):
     async def _find(self) -> None:
         """Follow the other datacenters as soon as they are found."""
         backoff, complete = Backoff(cap=LOOK_CAP), not self._places.failover
-        while not complete:
+        while not (complete or self._closed):  # cancelling may end in an engine's error instead
             try:
                 names, complete = await self._places.found()
             except RegistryError as error:
@@ -118,7 +118,7 @@ class Failover(Followed):
                 pause = LOOK_AGAIN
             self._looking = False
             self._choose()
-            if not complete:
+            if not (complete or self._closed):
                 await asyncio.sleep(pause)
 
     def _all_tiers(self) -> list[Tier]:

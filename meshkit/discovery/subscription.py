@@ -133,6 +133,8 @@ class Subscription(Followed):
                 snapshot = await self._registry.instances(self.service)
                 break
             except RegistryError:
+                if self._closed:  # cancelling may end in an engine's error instead
+                    return
                 pause = backoff.next()
         self._confirmation = None
         # What the watch has found meanwhile is newer than what was read beside it.

@@ -337,6 +337,27 @@ async def test_closing_ends_all(world: World) -> None:
     assert asyncio.all_tasks() == before
 
 
+async def test_closing_ends_also_when_looking_for_datacenters_fails_by_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang() -> tuple[str, ...]:
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise away() from None
+        raise AssertionError
+
+    monkeypatch.setattr(world, "datacenters", hang)
+    async with following(world) as failover:
+        await asyncio.wait_for(asked.wait(), 10)
+        closing = asyncio.ensure_future(failover.aclose())
+        done, _ = await asyncio.wait({closing}, timeout=10)
+        assert done
+
+
 async def test_mistakes_are_said_at_once(world: World) -> None:
     plain = Commanded("plain")
     with pytest.raises(ConfigError, match="commanded://plain has no datacenters"):

@@ -380,6 +380,31 @@ async def test_closing_ends_also_when_the_engine_fails_at_closing(
         await asyncio.wait_for(subscription.aclose(), 10)
 
 
+async def test_closing_ends_also_when_a_confirmation_fails_by_it(
+    registry: Commanded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_: str) -> Snapshot:
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise away() from None
+        raise AssertionError
+
+    registry.settle = 0.01
+    await registry.put(*map(instance, (1, 2)))
+    async with following(registry) as subscription:
+        await until(subscription, 1, 2)
+        monkeypatch.setattr(registry, "instances", hang)
+        registry.inner._store.clear()
+        await asyncio.wait_for(asked.wait(), 10)
+        closing = asyncio.ensure_future(subscription.aclose())
+        done, _ = await asyncio.wait({closing}, timeout=10)
+        assert done
+
+
 async def test_an_old_list_on_disk_is_replaced_and_not_merged(
     registry: Commanded, cache: SnapshotCache
 ) -> None:

@@ -531,6 +531,24 @@ async def test_departures_are_forgotten_with_the_lists(
     assert not both._departures[SERVICE]._left_at
 
 
+async def test_a_watch_ends_also_when_an_engine_fails_at_closing(old: Faulty, new: Faulty) -> None:
+    class Clinging(Faulty):
+        async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+            try:
+                async for each in super().watch(service):
+                    yield each
+            except asyncio.CancelledError:
+                raise away() from None
+
+    clinging = Clinging("clinging")
+    async with Several([Member(clinging, registers=True), Member(new, registers=True)]) as both:
+        await new.put(instance(1))
+        watch = both.watch(SERVICE)
+        await anext(watch)
+        async with asyncio.timeout(10):
+            await watch.aclose()
+
+
 async def test_all_away_for_long_is_one_line_each(
     both: Several, old: Faulty, new: Faulty, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -58,15 +58,20 @@ class Follower(Generic[Value]):
             while True:
                 try:
                     await self._follow(backoff)
-                except RegistryError as error:
-                    self.lose(error)
-                except Exception as error:
-                    log.exception("%s failed unexpectedly in %s", self._what, self._url)
-                    self.lose(RegistryError(f"{self._url}: {error!r}"))
+                except Exception as error:  # noqa: BLE001 - logged, and tried again
+                    if _is_cancelled():  # which may end in an engine's error instead
+                        return
+                    self._failed(error)
                 await asyncio.sleep(backoff.next())
         finally:
             self.member.forget(self._what)
             self._changed.set()
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, RegistryError):
+            log.error("%s failed unexpectedly in %s", self._what, self._url, exc_info=error)
+            error = RegistryError(f"{self._url}: {error!r}")
+        self.lose(error)
 
     def lose(self, error: RegistryError) -> None:
         """Take it for away until it lists again."""
@@ -86,6 +91,11 @@ class Follower(Generic[Value]):
     @property
     def _url(self) -> str:
         return self.member.registry.url
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def following(
