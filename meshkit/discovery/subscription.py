@@ -146,6 +146,8 @@ class Subscription(Followed):
             have = "the last good list stays in use" if self.snapshot else "no list is known yet"
             log.warning("%s: the registry can't be followed: %s; %s", self.service, error, have)
         self.error = error
+        for listener in self._loss_listeners:
+            listener()
         if self.snapshot is not None and not self.snapshot.stale:
             # Until now the watch has confirmed it by its silence.
             self._publish(dataclasses.replace(self.snapshot, stale=True, read_at=time.time()))
