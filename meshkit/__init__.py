@@ -30,6 +30,7 @@ from meshkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from meshkit.client.declared import grpc_client, http_client
     from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
@@ -41,9 +42,7 @@ if TYPE_CHECKING:
         MeshService,
         delete,
         get,
-        grpc_client,
         health_check,
-        http_client,
         patch,
         post,
         put,
@@ -97,6 +96,7 @@ __all__ = [
 
 # Imported on use: `meshkit --help` needs none of them, a script no server.
 _HOME = {
+    "meshkit.client.declared": "grpc_client http_client",
     "meshkit.client.http": "HttpClient",
     "meshkit.client.mesh": "Mesh",
     "meshkit.client.response": "Response",
@@ -104,8 +104,7 @@ _HOME = {
     "meshkit.config.live": "LiveConfig",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
-    "meshkit.service": "MeshService delete get grpc_client health_check http_client patch post put"
-    " websocket",
+    "meshkit.service": "MeshService delete get health_check patch post put websocket",
     "meshkit.settings": "MeshSettings",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, TypeVar, Unpack, overload
 
 from meshkit.config.declared import check_settings
 from meshkit.errors import CallError, CallTimeout, ConfigError, NoInstances
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
     from fastapi.params import Depends
 
-    from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
 
 F = TypeVar("F", bound=Callable[..., Any])
-Stub = TypeVar("Stub")
 
 log = logging.getLogger("meshkit.service")
 
@@ -138,87 +136,6 @@ def health_check(
         return function
 
     return mark(function) if function is not None else mark
-
-
-class HttpDependency:
-    """``users = http_client("users")`` in a class body: an ``HttpClient`` on the instance."""
-
-    def __init__(self, service: str, timeout: float | None) -> None:
-        self.service = service
-        self.timeout = timeout
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, instance: MeshService, owner: type) -> HttpClient: ...
-    def __get__(self, instance: MeshService | None, owner: type) -> Self | HttpClient:
-        if instance is None:
-            return self
-        return instance.mesh.http(self.service, timeout=self.timeout)
-
-
-class GrpcDependency(Generic[Stub]):
-    """``ledger = grpc_client(LedgerStub, "ledger")`` in a class body: the stub on the instance."""
-
-    def __init__(
-        self,
-        stub: Callable[[Any], Stub],
-        service: str,
-        timeout: float | None,
-        idempotent: Sequence[str],
-    ) -> None:
-        self.stub = stub
-        self.service = service
-        self.timeout = timeout
-        self.idempotent = tuple(idempotent)
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, instance: MeshService, owner: type) -> Stub: ...
-    def __get__(self, instance: MeshService | None, owner: type) -> Self | Stub:
-        if instance is None:
-            return self
-        stub: Stub = instance.mesh.grpc(
-            self.stub, self.service, timeout=self.timeout, idempotent=self.idempotent
-        )
-        return stub
-
-
-def http_client(service: str, *, timeout: float | None = None) -> HttpDependency:
-    """Declare that this service calls ``service`` over HTTP.
-
-    Args:
-        service: the name it is registered under.
-        timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
-    """
-    return HttpDependency(_checked(service, "http_client"), timeout)
-
-
-def grpc_client(
-    stub: Callable[[Any], Stub],
-    service: str,
-    *,
-    timeout: float | None = None,
-    idempotent: Sequence[str] = (),
-) -> GrpcDependency[Stub]:
-    """Declare that this service calls ``service`` over gRPC.
-
-    Args:
-        stub: a generated stub class.
-        service: the name it is registered under.
-        timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
-        idempotent: methods that may run twice, so that a call lost with its connection goes to
-            another instance. Methods whose proto sets ``idempotency_level`` need not be named.
-    """
-    return GrpcDependency(stub, _checked(service, "grpc_client"), timeout, idempotent)
-
-
-def _checked(service: str, where: str) -> str:
-    try:
-        return check_service_name(service)
-    except ValueError as error:
-        raise ConfigError(f"{where}({service!r}): {error}") from None
 
 
 class MeshService:
@@ -380,16 +297,6 @@ def health_checks(service: MeshService) -> list[Check]:
         if mark is not None:
             checks.append(Check(mark[0], mark[1], getattr(service, attribute)))
     return checks
-
-
-def dependencies(cls: type[MeshService]) -> list[HttpDependency | GrpcDependency[Any]]:
-    """Return the declared clients, base classes first."""
-    return [
-        value
-        for base in reversed(cls.__mro__)
-        for value in vars(base).values()
-        if isinstance(value, HttpDependency | GrpcDependency)
-    ]
 
 
 def check_declaration(cls: type[MeshService]) -> None:

@@ -77,3 +77,23 @@ def test_a_service_of_http_never_imports_grpc_and_one_of_grpc_never_fastapi() ->
     assert "grpc" in loaded
     assert "fastapi" not in loaded
     assert "uvicorn" not in loaded
+
+
+def test_a_service_imports_what_it_uses_of_discovery_and_configuration() -> None:
+    loaded = modules_after(
+        "import asyncio, meshkit\n"
+        "class Plain(meshkit.MeshService):\n"
+        "    name = 'plain'\n"
+        "    users = meshkit.http_client('users')\n"
+        "async def main():\n"
+        "    async with meshkit.Runtime(Plain(), registry='memory://plain') as running:\n"
+        "        running.mesh.http('users')\n"
+        "asyncio.run(main())"
+    )
+    assert "meshkit.discovery.subscription" in loaded
+    assert not loaded & {
+        "meshkit.discovery.failover",
+        "meshkit.config.live",
+        "meshkit.registry.several",
+        "meshkit.client.grpc",
+    }

@@ -21,7 +21,8 @@ from meshkit import (
     post,
     put,
 )
-from meshkit.service import dependencies, health_checks, routes, serves_http, servicers
+from meshkit.client.declared import dependencies
+from meshkit.service import health_checks, routes, serves_http, servicers
 
 
 class Item(BaseModel):

@@ -31,7 +31,10 @@ ASKED = 10  # keys that are named before they are removed
 
 Key = Annotated[str, typer.Argument(help="As in orders/max_items.", show_default=False)]
 Prefix = Annotated[str, typer.Argument(help="What keys begin with.", show_default=False)]
-Url = Annotated[str | None, typer.Option("--registry", help="Registry URL [local://].")]
+Url = Annotated[
+    list[str] | None,
+    typer.Option("--registry", help="Registry URL [local://]; may be repeated."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 app = typer.Typer(
@@ -178,11 +181,11 @@ def ask(keys: list[str]) -> None:
     typer.confirm(f"Remove {len(keys)} keys?", abort=True)
 
 
-def opened(url: str | None) -> Registry:
-    """Open the registry of this URL, or of the settings."""
+def opened(urls: list[str] | None) -> Registry:
+    """Open the registry of these URLs, or of the settings."""
     from meshkit.settings import load_settings
 
-    return open_registry(load_settings(registry=url).registry)
+    return open_registry(load_settings(registry=urls or None).registry)
 
 
 @contextlib.asynccontextmanager

@@ -46,7 +46,7 @@ def ps(
     """
     from meshkit.settings import load_settings
 
-    url = load_settings(registry=" ".join(registry) if registry else None).registry
+    url = load_settings(registry=registry or None).registry
     gc.enable()  # it may watch for days
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(show(url, service, as_json=as_json, watch=watch))

@@ -68,7 +68,7 @@ def run(
         port=port,
         grpc_port=grpc_port,
         advertise_host=advertise_host,
-        registry=" ".join(registry) if registry else None,
+        registry=registry or None,
         tags=",".join(tag) if tag else None,
         zone=zone,
         instances=instances,

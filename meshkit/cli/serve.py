@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshkit.cli.logs import is_json
-from meshkit.service import HttpDependency, dependencies, serves_http, servicers
+from meshkit.client.declared import HttpDependency, dependencies
+from meshkit.service import serves_http, servicers
 
 if TYPE_CHECKING:
     from meshkit.runtime import Runtime

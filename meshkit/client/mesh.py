@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshkit.client.http import HttpClient
 from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.cache import SnapshotCache
-from meshkit.discovery.failover import Failover
 from meshkit.discovery.followed import Followed
 from meshkit.discovery.outlier import Ejections
 from meshkit.discovery.places import Places
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
-from meshkit.discovery.tiers import SHARE
 from meshkit.errors import ConfigError
 from meshkit.model import ServiceInfo, Snapshot, check_service_name
 from meshkit.registry import Registry, open_registry
@@ -76,9 +74,9 @@ class Mesh:
         self.timeout = timeout
         self._places = Places(self.registry, failover or ())
         self._zone = zone or ""
-        self._share = SHARE if failover_share is None else failover_share
-        if not 0 < self._share <= 1:
-            raise ConfigError(f"failover_share is {self._share:g}, not between 0 and 1")
+        self._share = failover_share
+        if failover_share is not None and not 0 < failover_share <= 1:
+            raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
         self._targets: dict[str, Target] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, float], HttpClient] = {}
@@ -168,12 +166,15 @@ class Mesh:
 
         if not self._zone and not self._places.failover:
             return subscribe(self.registry)
+        from meshkit.discovery.failover import Failover  # noqa: PLC0415 - most have one place
+        from meshkit.discovery.tiers import SHARE  # noqa: PLC0415
+
         return Failover(
             service,
             self._places,
             subscribe,
             zone=self._zone,
-            share=self._share,
+            share=SHARE if self._share is None else self._share,
             ejections=ejections,
         )
 

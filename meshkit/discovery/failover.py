@@ -7,7 +7,6 @@ at the worst moment; one that waits costs a connection to the own registry.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -20,13 +19,11 @@ from meshkit.discovery.places import Places
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.tiers import SHARE, Health, Tier, by_zone, merge, needed
 from meshkit.errors import RegistryError
-from meshkit.model import Snapshot
 from meshkit.registry import Registry
 
 HOME = "own datacenter"
 LOOK_CAP = 5.0
 LOOK_AGAIN = 30.0  # seconds, for a datacenter that was not there
-START_POLL = 0.1
 
 log = logging.getLogger("meshkit.discovery")
 
@@ -75,15 +72,6 @@ class Failover(Followed):
         self._finder = asyncio.create_task(self._find(), name=f"meshkit-failover-{service}")
         self._choose()
 
-    async def known(self) -> Snapshot:
-        """See :class:`Followed`."""
-        while self.snapshot is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(START_POLL):
-                    await self._known.wait()
-            self._choose()  # a subscription that has failed before its first list tells nobody
-        return self.snapshot
-
     async def aclose(self) -> None:
         """See :class:`Followed`."""
         self._closed = True
@@ -97,12 +85,13 @@ class Failover(Followed):
     def _begin(self, registry: Registry) -> Subscription:
         subscription = self._follow(registry)
         subscription.on_change(lambda _: self._choose())
+        subscription.on_loss(self._choose)
         return subscription
 
     async def _find(self) -> None:
         """Follow the other datacenters as soon as they are found."""
         backoff, complete = Backoff(cap=LOOK_CAP), not self._places.failover
-        while not complete:
+        while not (complete or self._closed):  # cancelling may end in an engine's error instead
             try:
                 names, complete = await self._places.found()
             except RegistryError as error:
@@ -118,7 +107,7 @@ class Failover(Followed):
                 pause = LOOK_AGAIN
             self._looking = False
             self._choose()
-            if not complete:
+            if not (complete or self._closed):
                 await asyncio.sleep(pause)
 
     def _all_tiers(self) -> list[Tier]:

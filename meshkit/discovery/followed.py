@@ -29,6 +29,7 @@ class Followed(abc.ABC):
         self.error: RegistryError | None = None
         self.reserve: tuple[Instance, ...] = ()
         self._listeners: list[Listener] = []
+        self._loss_listeners: list[Callable[[], None]] = []
         self._known = asyncio.Event()
 
     async def known(self) -> Snapshot:
@@ -46,6 +47,10 @@ class Followed(abc.ABC):
                 self._listeners.remove(listener)
 
         return stop
+
+    def on_loss(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` when following fails, also before there was any list."""
+        self._loss_listeners.append(listener)
 
     @abc.abstractmethod
     async def aclose(self) -> None:

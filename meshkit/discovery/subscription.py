@@ -39,11 +39,12 @@ class Subscription(Followed):
         self._recovered_at = -math.inf
         self._listed: Snapshot | None = None  # by the watch, before any doubt
         self._saved: Snapshot | None = None  # what only the disk knows
+        self._outdated = False  # the list in use is from the disk, and was old when it was read
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
         self._closed = False
         if cache is not None and (saved := cache.load(service)) is not None:
-            self._saved = saved
+            self._saved, self._outdated = saved, saved.age > OLD
             self._publish(saved)
         self._task = asyncio.create_task(self._run(), name=f"meshkit-subscription-{service}")
 
@@ -80,6 +81,7 @@ class Subscription(Followed):
             self._recovered_at = time.monotonic()
         self._listed = snapshot
         self._publish(self._believed(self._completed(snapshot)))
+        self._outdated = False
 
     def _completed(self, listed: Snapshot) -> Snapshot:
         """Return the list; with those that only the disk knows, while it may be incomplete.
@@ -114,7 +116,7 @@ class Subscription(Followed):
         fills up one by one.
         """
         settle = self._registry.settle
-        if settle == 0 or (old.stale and old.age > OLD):
+        if settle == 0 or self._outdated:
             return False
         recovering = time.monotonic() - self._recovered_at < settle
         if recovering or self._confirmation is not None:
@@ -131,6 +133,8 @@ class Subscription(Followed):
                 snapshot = await self._registry.instances(self.service)
                 break
             except RegistryError:
+                if self._closed:  # cancelling may end in an engine's error instead
+                    return
                 pause = backoff.next()
         self._confirmation = None
         # What the watch has found meanwhile is newer than what was read beside it.
@@ -142,6 +146,8 @@ class Subscription(Followed):
             have = "the last good list stays in use" if self.snapshot else "no list is known yet"
             log.warning("%s: the registry can't be followed: %s; %s", self.service, error, have)
         self.error = error
+        for listener in self._loss_listeners:
+            listener()
         if self.snapshot is not None and not self.snapshot.stale:
             # Until now the watch has confirmed it by its silence.
             self._publish(dataclasses.replace(self.snapshot, stale=True, read_at=time.time()))

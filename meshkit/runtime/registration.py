@@ -134,6 +134,8 @@ class Registration:
             lag = asyncio.create_task(self._watch_lag())
             await self._stop.wait()
             lag.cancel()
+            if self._confirmation is not None:
+                self._confirmation.cancel()
             # A write under way may end, so that it can't overtake the deregistration; a hung
             # registry must not hold up the stop.
             await asyncio.wait({reconcile}, timeout=TURN_GRACE)

@@ -65,6 +65,20 @@ def test_what_is_put_is_got(capsys: Captured) -> None:
     assert stored("config/orders/max_items") == b""
 
 
+def test_of_several_registries_the_first_that_has_values_counts(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    several = [
+        option
+        for url in ("static://users=127.0.0.1:1", f"local://a?dir={tmp_path}", "local://")
+        for option in ("--registry", url)
+    ]
+    run(capsys, "put", "orders/max_items", "20", *several)
+    assert run(capsys, "get", "orders/max_items", *several) == "20\n"
+    assert run(capsys, "ls", *several[:4]) == "orders/max_items = 20\n"
+    assert stored("config/orders/max_items") is None
+
+
 def test_stdin_is_stored_byte_by_byte(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     value = b"a\nb\xff\n"
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(value)))

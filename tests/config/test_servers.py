@@ -15,6 +15,7 @@ from tests.support.waiting import aeventually
 
 SERVERS = [
     pytest.param("make_consul", marks=pytest.mark.consul),
+    pytest.param("make_etcd", marks=pytest.mark.etcd),
     pytest.param("make_zookeeper", marks=pytest.mark.zookeeper),
 ]
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshkit.discovery import subscription as subscription_module
 from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.subscription import Subscription
 from meshkit.model import Snapshot, Status
@@ -213,6 +214,32 @@ async def test_a_registry_that_comes_back_to_its_senses_drops_nobody(registry: C
     assert shortest == 3
 
 
+async def test_a_registry_that_comes_back_empty_after_long_drops_nobody(
+    registry: Commanded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription_module, "OLD", 0.01)
+    registry.settle = 1.0
+    await registry.put(*map(instance, (1, 2)))
+    async with following(registry) as subscription:
+        await until(subscription, 1, 2)
+        heard: list[int] = []
+        subscription.on_change(lambda each: heard.append(len(each.up)))
+        registry.failure = away()
+        await until_stale(subscription)
+        registry.inner._store.clear()
+        await asyncio.sleep(0.1)  # the list is older than OLD now
+        registry.failure = None
+
+        async def followed_again() -> bool:
+            return subscription.error is None
+
+        await aeventually(followed_again)
+        await registry.put(*map(instance, (1, 2)))  # each registers anew
+        await until_sure(subscription)
+        assert numbers(subscription.snapshot) == [1, 2]
+    assert set(heard) == {2}
+
+
 async def test_the_doubt_ends_though_the_list_goes_on_changing(registry: Commanded) -> None:
     """Each change of a busy service must not put the confirmation off for ever."""
     registry.settle = 0.5
@@ -351,6 +378,31 @@ async def test_closing_ends_also_when_the_engine_fails_at_closing(
     async with following(Clinging(request.node.name)) as subscription:
         await subscription.known()
         await asyncio.wait_for(subscription.aclose(), 10)
+
+
+async def test_closing_ends_also_when_a_confirmation_fails_by_it(
+    registry: Commanded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_: str) -> Snapshot:
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise away() from None
+        raise AssertionError
+
+    registry.settle = 0.01
+    await registry.put(*map(instance, (1, 2)))
+    async with following(registry) as subscription:
+        await until(subscription, 1, 2)
+        monkeypatch.setattr(registry, "instances", hang)
+        registry.inner._store.clear()
+        await asyncio.wait_for(asked.wait(), 10)
+        closing = asyncio.ensure_future(subscription.aclose())
+        done, _ = await asyncio.wait({closing}, timeout=10)
+        assert done
 
 
 async def test_an_old_list_on_disk_is_replaced_and_not_merged(

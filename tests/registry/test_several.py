@@ -15,7 +15,7 @@ from meshkit.errors import LeaseLost, RegistryDenied, RegistryError, RegistryUrl
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
 from meshkit.registry import Lease, Registry, open_registry
 from meshkit.registry.memory import MemoryRegistry
-from meshkit.registry.several import Several
+from meshkit.registry.several import Several, departures
 from meshkit.registry.several.member import Member
 from meshkit.registry.several.upkeep import LONGEST_TTL, MEMBER_LIMIT
 from meshkit.testing.registry_contract import Opener, RegistryContract
@@ -446,6 +446,128 @@ async def test_none_ends_the_watch_and_the_next_one_remembers(
     new.failure = None
     async with Watched(both.watch(SERVICE)) as watched:
         await watched.until(shows(1, 2, stale=True))
+
+
+async def test_who_leaves_while_one_is_away_is_gone(
+    both: Several, old: Faulty, new: Faulty
+) -> None:
+    """What is away lists it for as long as it is away; it would be called all that time."""
+    await both.register(instance(1))
+    await both.register(instance(2))
+    await old.put(instance(3))
+    async with Watched(both.watch(SERVICE)) as watched:
+        await watched.until(shows(1, 2, 3))
+        old.failure = away()
+        await watched.until(shows(1, 2, 3, stale=True))
+        await new.remove(1)
+        await watched.until(shows(2, 3, stale=True))
+        assert shows(2, 3, stale=True)(await both.instances(SERVICE))
+        await new.put(instance(1))  # it was not gone for good
+        await watched.until(shows(1, 2, 3, stale=True))
+        await new.remove(2)
+        await old.remove(2)
+        await watched.until(shows(1, 3, stale=True))
+        old.failure = None
+        await watched.until(shows(1, 3))
+
+
+async def test_who_left_just_before_one_was_found_away_is_gone(
+    both: Several, old: Faulty, new: Faulty
+) -> None:
+    """One that hangs is noticed late."""
+    await both.register(instance(1))
+    await both.register(instance(2))
+    async with Watched(both.watch(SERVICE)) as watched:
+        await watched.until(shows(1, 2))
+        await new.remove(1)
+        await watched.nothing(seconds=0.2)  # nobody knows that the other hangs
+        old.failure = away()
+        await watched.until(shows(2, stale=True))
+
+
+async def test_who_was_in_one_only_stays_while_it_is_away(
+    both: Several, old: Faulty, new: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was listed long after another one let it go was alive."""
+    monkeypatch.setattr(departures, "NOTICED", 0.1)
+    await both.register(instance(1))
+    async with Watched(both.watch(SERVICE)) as watched:
+        await watched.until(shows(1))
+        await new.remove(1)  # as when it may not register there any more
+        await watched.nothing(seconds=0.3)
+        old.failure = away()
+        await watched.until(shows(1, stale=True))
+        assert shows(1, stale=True)(await both.instances(SERVICE))
+
+
+async def test_one_that_comes_back_empty_does_not_speak_for_one_that_is_away(
+    both: Several, old: Faulty, new: Faulty
+) -> None:
+    await both.register(instance(1))
+    await both.register(instance(2))
+    async with Watched(both.watch(SERVICE)) as watched:
+        await watched.until(shows(1, 2))
+        old.failure = away()
+        await watched.until(shows(1, 2, stale=True))
+        new.failure = away()
+        with pytest.raises(RegistryError, match="does not answer"):
+            await watched.until(shows())
+    new.inner._store.clear()
+    new.failure = None
+    async with Watched(both.watch(SERVICE)) as watched:
+        assert shows(1, 2, stale=True)(await watched.next())
+
+
+async def test_departures_are_forgotten_with_the_lists(
+    both: Several, old: Faulty, new: Faulty
+) -> None:
+    async with Watched(both.watch(SERVICE)) as watched:
+        await watched.until(shows())
+        for _ in range(3):
+            await both.register(instance(1))
+            await watched.until(shows(1))
+            await both.deregister(instance(1).id)
+            await watched.until(shows())
+    assert not both._departures[SERVICE]._left_at
+
+
+async def test_a_watch_ends_also_when_an_engine_fails_at_closing(old: Faulty, new: Faulty) -> None:
+    class Clinging(Faulty):
+        async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+            try:
+                async for each in super().watch(service):
+                    yield each
+            except asyncio.CancelledError:
+                raise away() from None
+
+    clinging = Clinging("clinging")
+    async with Several([Member(clinging, registers=True), Member(new, registers=True)]) as both:
+        await new.put(instance(1))
+        watch = both.watch(SERVICE)
+        await anext(watch)
+        async with asyncio.timeout(10):
+            await watch.aclose()
+
+
+async def test_all_away_for_long_is_one_line_each(
+    both: Several, old: Faulty, new: Faulty, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each watch of all ends at once, and whoever wants it begins it anew."""
+    old.failure = new.failure = away()
+    with caplog.at_level(logging.INFO, "meshkit.registry"):
+        for service in (SERVICE, SERVICE, "others", SERVICE):
+            with pytest.raises(RegistryError, match="does not answer"):
+                await anext(both.watch(service))
+        old.failure = new.failure = None
+        for service in (SERVICE, "others"):
+            async with Watched(both.watch(service)) as watched:
+                await watched.until(lambda snapshot: not snapshot.stale)
+    assert sorted(text(caplog.records)) == [
+        f"{new.url} works again",
+        f"{new.url}, one of several registries, fails: {away()}",
+        f"{old.url} works again",
+        f"{old.url}, one of several registries, fails: {away()}",
+    ]
 
 
 @pytest.mark.parametrize("hung", [False, True])

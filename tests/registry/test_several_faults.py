@@ -188,6 +188,28 @@ async def test_a_start_while_one_is_down(
         await has(old, service)
 
 
+async def test_who_stops_while_one_is_down_is_gone_at_once(
+    old: Server, new: Consul, both: str, service: ServiceProcess, services: Processes
+) -> None:
+    services.registry = both
+    leaving = services.start("echo:Echo").ready()
+    await has(old, service, leaving)
+    await has(new, service, leaving)
+    async with Mesh(both) as mesh:
+        target = mesh.target("echo")
+        await target.subscription.known()
+        old.kill()
+
+        async def listed(*wanted: ServiceProcess) -> bool:
+            snapshot = target.subscription.snapshot
+            return snapshot is not None and lists(*wanted, stale=True)(snapshot)
+
+        await aeventually(lambda: listed(service, leaving), within=30)
+        leaving.send(signal.SIGTERM)
+        await aeventually(lambda: listed(service), within=5)
+        assert await asyncio.to_thread(leaving.wait) == 0
+
+
 async def test_a_stop_leaves_the_living_one_at_once(
     old: Server, new: Consul, service: ServiceProcess
 ) -> None:

@@ -237,6 +237,22 @@ async def test_a_registration_that_nobody_sees_is_warned_of(
     await registration.stop()
 
 
+async def test_one_that_leaves_is_not_missed(
+    moody: Moody, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshkit.runtime.registration.CONFIRM_LIMIT", 0.5)
+
+    async def nobody(service: str) -> Snapshot:
+        return Snapshot(service=service, instances=())
+
+    monkeypatch.setattr(moody, "instances", nobody)
+    registration = await begin(moody)
+    moody.hanging = True  # so that leaving lasts longer than the confirmation would
+    await registration.stop()
+    assert "could not deregister" in caplog.text
+    assert "does not list it" not in caplog.text
+
+
 async def test_a_write_whose_answer_was_lost_is_undone(moody: Moody, content: Store) -> None:
     original = moody.register
 

@@ -1,5 +1,6 @@
 """The registry goes while consumers run: calls go on with the last good list."""
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshkit import Mesh, NoInstances, RegistryError
+from meshkit.discovery.subscription import OLD
 from tests.servers import Consul
 from tests.support.processes import Processes, environment
 from tests.support.waiting import aeventually
@@ -72,8 +74,9 @@ async def test_calls_go_on_when_the_registry_is_gone_and_the_list_is_marked_stal
         assert len([line for line in lines if "following" in line]) == 1
 
 
+@pytest.mark.parametrize("outage", [0.0, pytest.param(OLD + 5.0, marks=pytest.mark.slow)])
 async def test_an_emptied_registry_does_not_empty_the_list(
-    agent: Consul, services: Processes
+    agent: Consul, services: Processes, outage: float
 ) -> None:
     pids = {each.pid for each in services.start_all("echo:Echo", 2)}
     async with Mesh(agent.url) as mesh:
@@ -82,7 +85,9 @@ async def test_an_emptied_registry_does_not_empty_the_list(
         target = mesh.target("echo")
         sizes = set()
         target.subscription.on_change(lambda snapshot: sizes.add(len(snapshot.up)))
-        agent.restart()
+        agent.kill()
+        await asyncio.sleep(outage)
+        await asyncio.to_thread(agent.start)
 
         async def registered_again() -> bool:
             await client.get("/who")

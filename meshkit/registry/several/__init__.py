@@ -4,7 +4,8 @@
 in any of them. A member with ``?register=false`` is only read.
 
 Parts: ``member`` (one of them, and whether it works), ``upkeep`` (one instance's registrations),
-``follower`` (one member's watch), ``union`` (what all of them say together) and ``registry``.
+``follower`` (one member's watch), ``departures`` (who has left while one is away), ``union`` (what
+all of them say together) and ``registry``.
 """
 
 from meshkit.registry.several.registry import Several, open_several

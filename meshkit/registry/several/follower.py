@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Generic, TypeVar
 
@@ -28,7 +27,6 @@ class Follower(Generic[Value]):
         value: what it listed last, None when it never has; it outlives the member's absence.
         error: why it can't be followed at the moment, or None.
         live: whether ``value`` is the member's present state.
-        lost_at: seconds since the epoch when it last was, 0.0 when it never was.
     """
 
     def __init__(
@@ -44,7 +42,6 @@ class Follower(Generic[Value]):
         self.value = last
         self.error: RegistryError | None = None
         self.live = False
-        self.lost_at = 0.0
         self._what = what
         self._watch = watch
         self._changed = changed
@@ -61,20 +58,23 @@ class Follower(Generic[Value]):
             while True:
                 try:
                     await self._follow(backoff)
-                except RegistryError as error:
-                    self.lose(error)
-                except Exception as error:
-                    log.exception("%s failed unexpectedly in %s", self._what, self._url)
-                    self.lose(RegistryError(f"{self._url}: {error!r}"))
+                except Exception as error:  # noqa: BLE001 - logged, and tried again
+                    if _is_cancelled():  # which may end in an engine's error instead
+                        return
+                    self._failed(error)
                 await asyncio.sleep(backoff.next())
         finally:
             self.member.forget(self._what)
             self._changed.set()
 
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, RegistryError):
+            log.error("%s failed unexpectedly in %s", self._what, self._url, exc_info=error)
+            error = RegistryError(f"{self._url}: {error!r}")
+        self.lose(error)
+
     def lose(self, error: RegistryError) -> None:
         """Take it for away until it lists again."""
-        if self.live:
-            self.lost_at = time.time()  # until now the watch has confirmed it by its silence
         self.error, self.live = error, False
         self.member.failed(self._what, error)
         self._changed.set()
@@ -91,6 +91,11 @@ class Follower(Generic[Value]):
     @property
     def _url(self) -> str:
         return self.member.registry.url
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def following(

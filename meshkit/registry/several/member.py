@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import TypeVar
 
 from meshkit.errors import RegistryError, RegistryUnavailable
@@ -34,24 +36,44 @@ class Member:
         self.registers = registers and not registry.read_only
         self.snapshots: dict[str, Snapshot] = {}
         self.services: tuple[ServiceInfo, ...] | None = None
+        self._followed: set[str] = set()  # services whose list is current
         self._failing: set[str] = set()
+        self._warned = False
 
     def failed(self, what: str, error: RegistryError) -> None:
-        """Note that ``what`` fails: one warning, however much fails and how often."""
-        if not self._failing:
+        """Note that ``what`` fails: one warning until it works, however much fails and how often.
+
+        A watch of all that ends because none works, and is begun anew, is no news either.
+        """
+        if not self._warned:
             log.warning("%s, one of several registries, fails: %s", self.registry.url, error)
+        self._warned = True
         self._failing.add(what)
 
     def works(self, what: str) -> None:
-        """Note that ``what`` works; one line when that was the last that failed."""
-        failed = bool(self._failing)
+        """Note that ``what`` works; one line when nothing that is asked for fails any more."""
         self._failing -= {what, READING}  # a single read that failed may never be tried again
-        if failed and not self._failing:
+        if self._warned and not self._failing:
             log.info("%s works again", self.registry.url)
+            self._warned = False
 
     def forget(self, what: str) -> None:
         """Forget whether it worked: nobody asks any more."""
         self._failing.discard(what)
+
+    async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+        """Watch a service's list, noting it for the time that the registry is away."""
+        seen: Snapshot | None = None
+        try:
+            async with contextlib.aclosing(self.registry.watch(service)) as watch:
+                async for snapshot in watch:
+                    self.snapshots[service] = seen = snapshot
+                    self._followed.add(service)
+                    yield snapshot
+        finally:
+            self._followed.discard(service)
+            if seen is not None:
+                self.snapshots[service] = _confirmed(seen)
 
     async def read(self, service: str) -> Snapshot:
         """Read a service's list once; the last one, marked stale, when that fails.
@@ -59,8 +81,10 @@ class Member:
         Raises:
             RegistryError: it fails and never had a list.
         """
-        last = self.snapshots.get(service)
-        old = dataclasses.replace(last, stale=True) if last is not None else None
+        old = self.snapshots.get(service)
+        if old is not None:
+            current = _confirmed(old) if service in self._followed else old
+            old = dataclasses.replace(current, stale=True)
         snapshot = await self._read(self.registry.instances(service), old)
         if not snapshot.stale:
             self.snapshots[service] = snapshot
@@ -86,6 +110,11 @@ class Member:
             return last
         self.works(READING)
         return value
+
+
+def _confirmed(snapshot: Snapshot) -> Snapshot:
+    """Return a list that a watch has confirmed until now by its silence."""
+    return dataclasses.replace(snapshot, read_at=time.time())
 
 
 def joined(errors: Sequence[RegistryError]) -> RegistryError:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import ipaddress
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from meshkit.errors import LeaseLost, RegistryError
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import Lease, Registry
 from meshkit.registry.kv import KeyValue
+from meshkit.registry.several.departures import Departures
 from meshkit.registry.several.follower import Follower, following
 from meshkit.registry.several.member import Member, joined
 from meshkit.registry.several.union import add_up, merge, shared
@@ -36,6 +38,7 @@ class Several(Registry):
         self._registering = tuple(each for each in members if each.registers)
         self._upkeeps: dict[str, Upkeep] = {}
         self._following: set[asyncio.Task[None]] = set()
+        self._departures: defaultdict[str, Departures] = defaultdict(Departures)
         self.propagation = max(each.registry.propagation for each in members)
         self.settle = max(each.registry.settle for each in members)
         self.read_only = not self._registering
@@ -83,7 +86,7 @@ class Several(Registry):
             Follower(
                 member,
                 f"following {service}",
-                functools.partial(self._remembered, member, service),
+                functools.partial(self._noted, member, service),
                 last=member.snapshots.get(service),
                 changed=changed,
             )
@@ -92,7 +95,8 @@ class Several(Registry):
         revision, seen = 0, None
         async with contextlib.aclosing(following(followers, changed, self._following)) as changes:
             async for _ in changes:
-                snapshot = merge(service, list(map(_listed, followers)), revision=revision + 1)
+                lists = [_listed(each, service) for each in followers]
+                snapshot = self._union(service, lists, revision=revision + 1)
                 if (snapshot.instances, snapshot.stale) != seen:
                     seen, revision = (snapshot.instances, snapshot.stale), revision + 1
                     yield snapshot
@@ -102,7 +106,7 @@ class Several(Registry):
         results = await asyncio.gather(*reads, return_exceptions=True)
         good = _good(results)
         unknown = [None] * (len(results) - len(good))
-        return merge(service, [*good, *unknown], revision=0)
+        return self._union(service, [*good, *unknown], revision=0)
 
     async def services(self) -> tuple[ServiceInfo, ...]:
         reads = [each.read_services() for each in self._members]
@@ -139,12 +143,20 @@ class Several(Registry):
             for upkeep in upkeeps:
                 closing.push_async_callback(upkeep.aclose)
 
-    async def _remembered(self, member: Member, service: str) -> AsyncGenerator[Snapshot, None]:
-        """Watch one member, noting what it lists for the time that it is away."""
-        async with contextlib.aclosing(member.registry.watch(service)) as watch:
+    async def _noted(self, member: Member, service: str) -> AsyncGenerator[Snapshot, None]:
+        """Watch one member, noting who leaves it."""
+        before: Snapshot | None = None
+        async with contextlib.aclosing(member.watch(service)) as watch:
             async for snapshot in watch:
-                member.snapshots[service] = snapshot
+                self._departures[service].note(before, snapshot)
+                before = snapshot
                 yield snapshot
+
+    def _union(self, service: str, lists: Sequence[Snapshot | None], *, revision: int) -> Snapshot:
+        departures = self._departures[service]
+        departures.keep({one.id for each in lists if each is not None for one in each.instances})
+        current = [each and departures.without(each) for each in lists]
+        return merge(service, current, revision=revision)
 
     async def _sum(self, lists: Sequence[tuple[ServiceInfo, ...]]) -> tuple[ServiceInfo, ...]:
         names = sorted(shared(lists))
@@ -153,12 +165,10 @@ class Several(Registry):
         return add_up(lists, dict(zip(names, counts, strict=True)))
 
 
-def _listed(follower: Follower[Snapshot]) -> Snapshot | None:
+def _listed(follower: Follower[Snapshot], service: str) -> Snapshot | None:
     """Return a member's list, marked stale while the member is away."""
-    value = follower.value
-    if value is None or follower.live:
-        return value
-    return dataclasses.replace(value, stale=True, read_at=follower.lost_at or value.read_at)
+    value = follower.member.snapshots.get(service)
+    return value if value is None or follower.live else dataclasses.replace(value, stale=True)
 
 
 def _good(results: Sequence[Value | BaseException]) -> list[Value]:

@@ -1,0 +1,115 @@
+"""``users = http_client("users")`` in the class body of a service. Declaration only; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
+
+from meshkit.errors import ConfigError
+from meshkit.model import check_service_name
+
+if TYPE_CHECKING:
+    from meshkit.client.http import HttpClient
+    from meshkit.client.mesh import Mesh
+
+Stub = TypeVar("Stub")
+
+
+class Caller(Protocol):
+    """What declares a client: a service, which has a mesh while it runs."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """The way to other services."""
+        ...
+
+
+class HttpDependency:
+    """``users = http_client("users")`` in a class body: an ``HttpClient`` on the instance."""
+
+    def __init__(self, service: str, timeout: float | None) -> None:
+        self.service = service
+        self.timeout = timeout
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: Caller, owner: type) -> HttpClient: ...
+    def __get__(self, instance: Caller | None, owner: type) -> Self | HttpClient:
+        if instance is None:
+            return self
+        return instance.mesh.http(self.service, timeout=self.timeout)
+
+
+class GrpcDependency(Generic[Stub]):
+    """``ledger = grpc_client(LedgerStub, "ledger")`` in a class body: the stub on the instance."""
+
+    def __init__(
+        self,
+        stub: Callable[[Any], Stub],
+        service: str,
+        timeout: float | None,
+        idempotent: Sequence[str],
+    ) -> None:
+        self.stub = stub
+        self.service = service
+        self.timeout = timeout
+        self.idempotent = tuple(idempotent)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: Caller, owner: type) -> Stub: ...
+    def __get__(self, instance: Caller | None, owner: type) -> Self | Stub:
+        if instance is None:
+            return self
+        stub: Stub = instance.mesh.grpc(
+            self.stub, self.service, timeout=self.timeout, idempotent=self.idempotent
+        )
+        return stub
+
+
+def http_client(service: str, *, timeout: float | None = None) -> HttpDependency:
+    """Declare that this service calls ``service`` over HTTP.
+
+    Args:
+        service: the name it is registered under.
+        timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
+    """
+    return HttpDependency(_checked(service, "http_client"), timeout)
+
+
+def grpc_client(
+    stub: Callable[[Any], Stub],
+    service: str,
+    *,
+    timeout: float | None = None,
+    idempotent: Sequence[str] = (),
+) -> GrpcDependency[Stub]:
+    """Declare that this service calls ``service`` over gRPC.
+
+    Args:
+        stub: a generated stub class.
+        service: the name it is registered under.
+        timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
+        idempotent: methods that may run twice, so that a call lost with its connection goes to
+            another instance. Methods whose proto sets ``idempotency_level`` need not be named.
+    """
+    return GrpcDependency(stub, _checked(service, "grpc_client"), timeout, idempotent)
+
+
+def _checked(service: str, where: str) -> str:
+    try:
+        return check_service_name(service)
+    except ValueError as error:
+        raise ConfigError(f"{where}({service!r}): {error}") from None
+
+
+def dependencies(cls: type) -> list[HttpDependency | GrpcDependency[Any]]:
+    """Return the declared clients, base classes first."""
+    return [
+        value
+        for base in reversed(cls.__mro__)
+        for value in vars(base).values()
+        if isinstance(value, HttpDependency | GrpcDependency)
+    ]
