@@ -70,7 +70,8 @@ class EtcdRegistry(Registry):
         key = self._records.key(instance.service, instance.id)
         known = instance.id in self._held
         held = self._held.get(instance.id) or Held(key)
-        if not held.lease:
+        # Who registers has no renewal due for a while, whatever was left of the lease.
+        if not held.lease or not await self._leases.renew(held.lease):
             held.lease = await self._leases.grant()
         self._held[instance.id] = held  # before the write, whose answer may be lost
         self._left.discard(instance.id)
