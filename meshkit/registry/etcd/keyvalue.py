@@ -35,15 +35,27 @@ class EtcdKeyValue(KeyValue):
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None) -> Entry | None:
         write = transactions.put(self._key(key), check_value(key, value))
-        answer = await self._write(key, write, expect, repeat=expect is None)
-        if not answer.succeeded:
-            return None
-        return Entry(key=key, value=value, revision=answer.header.revision)
+        while True:
+            revision = await self._revision(key) if expect is None else expect
+            # A write on the caller's condition is not repeated: the second one would find the
+            # first one's value. Nor is the making of a key, which may be gone again meanwhile.
+            repeat = expect is None and revision != ABSENT
+            answer = await self._write(key, write, revision, repeat=repeat)
+            if answer.succeeded:
+                return Entry(key=key, value=value, revision=answer.header.revision)
+            if expect is not None:
+                return None
 
     async def delete(self, key: str, *, expect: int | None = None) -> bool:
-        # Repeated, it would not find what it has removed.
-        answer = await self._write(key, transactions.delete(self._key(key)), expect, repeat=False)
-        return bool(answer.succeeded and answer.responses[0].response_delete_range.deleted)
+        remove = transactions.delete(self._key(key))
+        while True:
+            revision = await self._revision(key) if expect is None else expect
+            if revision == ABSENT:
+                return False
+            # Repeated, it would not find what it has removed.
+            answer = await self._write(key, remove, revision, repeat=False)
+            if answer.succeeded or expect is not None:
+                return bool(answer.succeeded)
 
     async def watch(self, prefix: str = "") -> AsyncGenerator[tuple[Entry, ...], None]:
         seen: tuple[Entry, ...] | None = None
@@ -54,13 +66,24 @@ class EtcdKeyValue(KeyValue):
                 if found != seen:
                     yield (seen := found)
 
-    async def _write(self, key: str, write: Any, expect: int | None, *, repeat: bool) -> Any:
-        conditions = []
-        if expect == ABSENT:
-            conditions = [transactions.absent(self._key(key))]
-        elif expect is not None:
-            conditions = [transactions.unchanged(self._key(key), expect)]
-        request = transactions.transaction(conditions=conditions, then=[write])
+    async def _revision(self, key: str) -> int:
+        request = make(RANGE.request, key=self._key(key), keys_only=True)
+        found = (await self._client.call(RANGE, request)).kvs
+        return int(found[0].mod_revision) if found else ABSENT
+
+    async def _write(self, key: str, write: Any, revision: int, *, repeat: bool) -> Any:
+        """Do it if the key has this revision.
+
+        Always on a condition: a member that hangs may carry out a request when it goes on, long
+        after another one has, and over what was written since.
+        """
+        name = self._key(key)
+        condition = (
+            transactions.absent(name)
+            if revision == ABSENT
+            else transactions.unchanged(name, revision)
+        )
+        request = transactions.transaction(conditions=[condition], then=[write])
         return await self._client.call(TXN, request, repeat=repeat)
 
     def _key(self, key: str) -> bytes:
