@@ -80,6 +80,7 @@ class EtcdRegistry(Registry):
         except LeaseLost:
             held.lease = await self._leases.grant()
             await self._write(instance, held, guarded=known)
+        held.key = key  # another one than before, when it is another service's now
         return Lease(instance_id=instance.id, ttl=TTL)
 
     async def renew(self, lease: Lease) -> None:
