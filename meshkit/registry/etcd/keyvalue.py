@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from meshkit.errors import ConfigError
 from meshkit.registry.etcd import transactions, watching
 from meshkit.registry.etcd.client import Client
+from meshkit.registry.etcd.codec import shown
 from meshkit.registry.etcd.messages import RANGE, TXN, make
 from meshkit.registry.kv import ABSENT, Entry, KeyValue, check_key, check_value
+
+log = logging.getLogger("meshkit.etcd")
 
 
 class EtcdKeyValue(KeyValue):
@@ -21,6 +25,7 @@ class EtcdKeyValue(KeyValue):
     def __init__(self, client: Client, prefix: str) -> None:
         self._client = client
         self._folder = f"{prefix}/kv/".encode()
+        self._named: set[bytes] = set()  # foreign keys that were warned of
 
     async def get(self, key: str) -> Entry | None:
         request = make(RANGE.request, key=self._key(key))
@@ -93,7 +98,16 @@ class EtcdKeyValue(KeyValue):
         """Return them sorted; a key that others made and that can't be asked for is left out."""
         found = []
         for name, entry in entries.items():
-            with contextlib.suppress(ConfigError, UnicodeDecodeError):
+            try:
                 key = check_key(name.removeprefix(self._folder).decode())
+            except (ConfigError, UnicodeDecodeError):
+                self._name(name)
+            else:
                 found.append(Entry(key=key, value=entry.value, revision=entry.mod_revision))
         return tuple(sorted(found, key=lambda each: each.key))
+
+    def _name(self, name: bytes) -> None:
+        if name not in self._named:
+            self._named.add(name)
+            place = ",".join(map(str, self._client.options.endpoints))
+            log.warning("etcd at %s: skipping %s, which is no key of meshkit's", place, shown(name))
