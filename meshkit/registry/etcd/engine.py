@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from meshkit.errors import LeaseLost, RegistryError
+from meshkit.errors import LeaseLost, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import Lease, Registry, summarize
 from meshkit.registry.etcd import transactions, watching
@@ -71,7 +71,7 @@ class EtcdRegistry(Registry):
         known = instance.id in self._held
         held = self._held.get(instance.id) or Held(key)
         # Who registers has no renewal due for a while, whatever was left of the lease.
-        if not held.lease or not await self._leases.renew(held.lease):
+        if not held.lease or not await self._lasts(held.lease):
             held.lease = await self._leases.grant()
         self._held[instance.id] = held  # before the write, whose answer may be lost
         self._left.discard(instance.id)
@@ -149,6 +149,13 @@ class EtcdRegistry(Registry):
     def keys(self, service: str, instance_id: str) -> tuple[bytes, ...]:
         """Return the keys under which something may be stored for an instance."""
         return (self._records.key(service, instance_id),)
+
+    async def _lasts(self, lease: int) -> bool:
+        """Renew the lease; False when it has ended. A stream that broke says nothing of it."""
+        try:
+            return await self._leases.renew(lease)
+        except RegistryUnavailable:
+            return True  # the write will tell
 
     async def _write(self, instance: Instance, held: Held, *, guarded: bool) -> None:
         """Write the instance's entries in one transaction.
