@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -105,6 +106,9 @@ class Instance:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_dict` wrote. Raises ValueError, KeyError or TypeError otherwise."""
+        started_at = float(data["started_at"])
+        if not math.isfinite(started_at):
+            raise ValueError(f"{started_at} is no time")
         return cls(
             id=data["id"],
             service=data["service"],
@@ -117,7 +121,7 @@ class Instance:
             weight=int(data["weight"]),
             zone=data["zone"],
             status=Status(data["status"]),
-            started_at=float(data["started_at"]),
+            started_at=started_at,
         )
 
 

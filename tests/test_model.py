@@ -114,6 +114,8 @@ def test_the_written_form_is_plain() -> None:
         ("endpoints", None),
         ("weight", "heavy"),
         ("started_at", None),
+        ("started_at", "nan"),
+        ("started_at", float("inf")),
         ("tags", None),
     ],
 )

@@ -36,6 +36,9 @@ SEVERAL = "meshkit.registry.several:open_several"
 ENTRY_POINTS = "meshkit.registries"
 # Names of parameters whose values are not shown; wide, for a mistyped one is shown in an error.
 SECRET = re.compile("tok|pass|secret|cred|auth|key", re.IGNORECASE)
+# A password that looks like the end of the host: what is before "/" or "?" ends in no port, and an
+# "@" is still to come.
+CUT_PASSWORD = re.compile(r"[^/?@]*:(?!\d+[/?])[^/?@:\]]*[/?].*@")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,14 +71,22 @@ class RegistryUrl:
                 f"malformed registry URL {mask(url)!r}: expected SCHEME://..., "
                 f"with one of the schemes {known_schemes()}"
             )
+        if CUT_PASSWORD.match(rest):
+            raise RegistryUrlError(
+                f"malformed registry URL {mask(url)!r}: write '/', '?' and '@' in a user or "
+                "password as %2F, %3F and %40"
+            )
         # Not urlsplit, which has its own mind on brackets and fragments: a host part may list
         # several addresses here.
         place, _, query = rest.partition("?")
         authority, slash, path = place.partition("/")
         try:
             params = dict(parse_qsl(query, strict_parsing=True) if query else ())
-        except ValueError as error:
-            raise RegistryUrlError(f"malformed registry URL {mask(url)!r}: {error}") from None
+        except ValueError:  # it shows what it did not understand, maybe a secret
+            raise RegistryUrlError(
+                f"malformed registry URL {mask(url)!r}: what follows '?' should be NAME=VALUE, "
+                "several joined by '&'"
+            ) from None
         credentials, _, host = authority.rpartition("@")
         username, _, password = credentials.partition(":")
         return cls(
@@ -108,13 +119,15 @@ def mask(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    place, question, query = rest.partition("?")
-    credentials, at, host = place.rpartition("@")
+    cut = CUT_PASSWORD.match(rest)
+    start = cut.end() if cut else 0
+    place, question, query = rest[start:].partition("?")
+    credentials, at, host = f"{rest[:start]}{place}".rpartition("@")
     if at:
         user, colon, _ = credentials.partition(":")
         place = f"{user}:***@{host}" if colon else f"***@{host}"
     pairs = [
-        f"{name}=***" if SECRET.search(name) else pair
+        f"{name}=***" if SECRET.search(unquote(name)) else pair
         for pair in query.split("&")
         for name in (pair.partition("=")[0],)
     ]

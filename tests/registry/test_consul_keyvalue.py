@@ -37,12 +37,17 @@ async def test_keys_are_where_others_look_for_them(consul: Consul) -> None:
             await registry.kv.delete("shown/limit")
 
 
-async def test_keys_of_others_that_are_none_are_left_out(consul: Consul) -> None:
+async def test_keys_of_others_that_are_none_are_left_out_and_named_once(
+    consul: Consul, caplog: pytest.LogCaptureFixture
+) -> None:
     for key in ("others/folder/", "others/a%20b", "others/plain"):
         consul.put(f"/v1/kv/meshkit/{key}", "x")
     async with open_registry(consul.url) as registry:
-        assert [each.key for each in await registry.kv.list("others")] == ["others/plain"]
+        for _ in range(2):
+            assert [each.key for each in await registry.kv.list("others")] == ["others/plain"]
         consul.request("DELETE", "/v1/kv/meshkit/others/?recurse")
+    (warning,) = [each.getMessage() for each in caplog.records if "skipping" in each.getMessage()]
+    assert "'meshkit/others/a b'" in warning  # what ends in a slash is a folder of Consul's pages
 
 
 async def test_an_agent_with_a_lower_limit(make_consul: MakeConsul) -> None:

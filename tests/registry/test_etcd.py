@@ -166,6 +166,19 @@ async def test_an_expired_lease_is_lost_and_registering_heals(
     assert (await registry.instances("users")).up
 
 
+@pytest.mark.slow
+async def test_registering_renews_too(url: str) -> None:
+    """Whose state changes all the time has no other renewal."""
+    async with open_registry(url) as registry, Watched(registry.watch("users")) as watched:
+        await registry.register(USERS)
+        for weight in range(11, 18):
+            changed = dataclasses.replace(USERS, weight=weight)
+            await registry.register(changed)
+            await watched.until(has(changed))
+            await watched.nothing(seconds=2.5)
+        await registry.deregister(USERS.id)
+
+
 async def test_registering_over_an_expired_lease_takes_a_new_one(
     etcd: Etcd, registry: Registry
 ) -> None:

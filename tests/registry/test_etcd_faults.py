@@ -15,7 +15,9 @@ from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, Registry, open_registry
 from meshkit.registry.etcd import watching
 from meshkit.registry.etcd.client import Client
+from meshkit.registry.etcd.messages import TXN, Rpc
 from meshkit.registry.etcd.options import EtcdOptions
+from meshkit.testing.keyvalue_fixtures import values as holds
 from meshkit.testing.registry_fixtures import has, open_files
 from meshkit.testing.watched import Watched
 from tests.servers.etcd import Etcd
@@ -398,6 +400,52 @@ async def test_one_of_three_hangs_and_calls_go_on(etcd_members: list[Etcd]) -> N
         async with contextlib.AsyncExitStack() as leaving:
             for n, registry in enumerate(registries):
                 leaving.push_async_callback(registry.deregister, f"users-{n}")
+
+
+@pytest.mark.etcd
+@pytest.mark.slow
+async def test_what_a_hung_member_carries_out_late_changes_nothing(
+    etcd_members: list[Etcd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one was asked meanwhile, and newer things have been written since."""
+    follower = etcd_members[number_of(etcd_members, leader=False)]
+    others = [member for member in etcd_members if member is not follower]
+    unlucky: list[str] = []
+    call = Client.call
+
+    async def ask_the_hung_first(self: Client, rpc: Rpc, request: Any, **options: Any) -> Any:
+        if rpc is TXN and unlucky:
+            unlucky.pop()
+            self.current = Endpoint.parse(follower.address)
+        return await call(self, rpc, request, **options)
+
+    monkeypatch.setattr(Client, "call", ask_the_hung_first)
+    async with (
+        open_registry(members_url(etcd_members)) as registry,
+        open_registry(members_url(others)) as reader,
+    ):
+        await registry.register(USERS)
+        await registry.kv.put("a", b"0")
+        for n in range(4):  # a request that was given up is not always carried out
+            follower.pause()
+            try:
+                unlucky[:] = ["put", "register"]
+                early = dataclasses.replace(USERS, weight=10 * n + 2)
+                await asyncio.gather(registry.kv.put("a", b"early"), registry.register(early))
+                assert not unlucky
+                last = dataclasses.replace(USERS, weight=10 * n + 3)
+                await registry.register(last)
+                await registry.kv.put("a", b"%d" % n)
+            finally:
+                follower.resume()
+            async with (
+                Watched(reader.watch("users")) as users,
+                Watched(reader.kv.watch("a")) as values,
+            ):
+                await users.until(has(last))
+                await values.until(holds(b"%d" % n))
+                await asyncio.gather(users.nothing(seconds=1.5), values.nothing(seconds=1.5))
+        await registry.deregister(USERS.id)
 
 
 @pytest.mark.etcd

@@ -47,8 +47,8 @@ async def test_where_values_are(etcd: Etcd, prefix: str, registry: Registry) -> 
     assert (changed.text, changed.revision > put.revision) == ("7", True)
 
 
-async def test_keys_of_others_that_are_none_are_left_out(
-    etcd: Etcd, prefix: str, registry: Registry
+async def test_keys_of_others_that_are_none_are_left_out_and_named_once(
+    etcd: Etcd, prefix: str, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in (b"kv/b//odd", b"kv/b\xff", b"kv/", b"kv-not/b"):
         etcd.put(f"/{prefix}/".encode() + name, b"")
@@ -56,6 +56,10 @@ async def test_keys_of_others_that_are_none_are_left_out(
     assert [each.key for each in await registry.kv.list()] == ["b/1"]
     async with Watched(registry.kv.watch("b")) as watched:
         assert [each.key for each in await watched.next()] == ["b/1"]
+    words = [
+        each.getMessage().partition("skipping ")[2].partition(",")[0] for each in caplog.records
+    ]
+    assert sorted(words) == [f"/{prefix}/kv/", f"/{prefix}/kv/b//odd", rf"/{prefix}/kv/b\\xff"]
 
 
 async def test_services_and_values_do_not_mix(registry: Registry) -> None:

@@ -20,6 +20,7 @@ SECRET = "S3CR/ET"
         f"consul://c?toke={SECRET}",
         f"etcd://root:{SECRET}@a,b,c/x?password={SECRET}",
         f"nonsense?token={SECRET}",
+        f"consul://c?%74oken={SECRET}",
     ],
 )
 def test_secrets_are_masked_wherever_they_stand(url: str) -> None:
@@ -29,6 +30,36 @@ def test_secrets_are_masked_wherever_they_stand(url: str) -> None:
         open_registry(url.replace("consul", "nowhere"))
     assert "S3CR" not in str(caught.value)
     assert "S3CR" not in repr(MeshSettings(registry=url))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "root:S3CR/ET@a:1",
+        "root:S3CR?ET@a:1/x",
+        "root:S3CR?E=T@a",
+        "root:x:S3CR/ET@a,b",
+        "r:/S3CR@a",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_not_shown(place: str) -> None:
+    with pytest.raises(RegistryUrlError, match="as %2F, %3F and %40") as caught:
+        open_registry(f"etcd://{place}")
+    assert "S3CR" not in str(caught.value)
+    assert "ET" not in str(caught.value)
+    assert "S3CR" not in repr(MeshSettings(registry=f"etcd://{place}"))
+
+
+@pytest.mark.parametrize(
+    "url", ["zookeeper://a:1,b:2/p@th", "zookeeper://[::1]/p@th", "consul+unix:///run/a@b.sock"]
+)
+def test_an_at_sign_elsewhere_is_no_password(url: str) -> None:
+    assert RegistryUrl.parse(url).path == f"/{url.partition('//')[2].partition('/')[2]}"
+
+
+def test_parameters_that_are_none() -> None:
+    with pytest.raises(RegistryUrlError, match="should be NAME=VALUE"):
+        open_registry("consul://c?token")
 
 
 def test_the_parts() -> None:

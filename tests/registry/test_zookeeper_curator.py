@@ -207,6 +207,7 @@ CURATORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"endpoints": {"http": Endpoint("::1", 80), "https": Endpoint("::1", 443)}},
     ),
     "text payload": ({"payload": "hello"}, {}),
+    "no time": ({"registrationTimeUTC": float("inf")}, {}),
     "Spring Cloud": (
         {
             "address": "h",
@@ -271,6 +272,7 @@ STRANGE = {
     "ours, with strange tags": ours(tags=[1, "a"]),
     "ours, with strange metadata": ours(metadata={"a": None}),
     "ours, without weight": ours(weight=0),
+    "ours, of no time": ours(started_at=float("nan")),
     "Not An Id": ours(),
     "deep": b"[" * 100_000,
 }

@@ -12,6 +12,7 @@ from tests.registry.zookeeper_tree import fresh
 from tests.servers import ZooKeeper
 from tests.servers.fixtures import MakeZooKeeper
 from tests.support.processes import Processes, processes
+from tests.support.rivals import rivals_do_not_fight
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
@@ -59,3 +60,9 @@ async def test_a_server_that_is_away_is_two_lines(make_zookeeper: MakeZooKeeper)
         assert "Traceback" not in service.output
         service.send(signal.SIGTERM)
         assert service.wait() == 0
+
+
+async def test_two_with_one_id_do_not_fight(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    await rivals_do_not_fight(url)
+    warnings = [each for each in caplog.records if "can't register" in each.getMessage()]
+    assert len(warnings) == 1

@@ -1,7 +1,6 @@
 """Real services, HTTP and gRPC, on etcd: found, drained, killed, and while etcd is away."""
 
 import asyncio
-import dataclasses
 import json
 import secrets
 import signal
@@ -11,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from meshkit import Mesh
-from meshkit.model import Instance
 from meshkit.registry import open_registry
-from meshkit.runtime.registration import Registration
 from meshkit.testing.registry_fixtures import has
 from meshkit.testing.watched import Watched
 from tests.protos import echo_pb2, echo_pb2_grpc
 from tests.servers.etcd import Etcd
 from tests.servers.fixtures import MakeEtcd
 from tests.support.processes import Processes, ServiceProcess, processes
+from tests.support.rivals import rivals_do_not_fight
 from tests.support.waiting import aeventually
 
 pytestmark = pytest.mark.etcd
@@ -120,30 +118,7 @@ async def test_a_hung_etcd_does_not_hold_up_the_end(make_etcd: MakeEtcd) -> None
 async def test_two_registrations_with_one_id_do_not_fight(
     etcd: Etcd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = f"{etcd.url}/test-{secrets.token_hex(4)}"
-    instance = Instance(id="users-1", service="users")
-    first, last = (
-        Registration(lambda: open_registry(url), each, lag_limit=5.0)
-        for each in (instance, dataclasses.replace(instance, weight=7))
-    )
-    async with (
-        open_registry(url) as registry,
-        Watched(registry.watch("users"), patience=20.0) as watched,
-    ):
-        try:
-            first.start()
-            await watched.until(has(first.instance))
-            last.start()
-            await watched.until(has(last.instance))
-            await watched.nothing(seconds=10.0)
-            assert "another process that lives" in first.state
-            assert last.state == "registered"
-            await last.stop()
-            await watched.until(has(first.instance))
-        finally:
-            await last.stop()
-            await first.stop()
-        await watched.until(has())
+    await rivals_do_not_fight(f"{etcd.url}/test-{secrets.token_hex(4)}")
     warnings = [each for each in caplog.records if "can't register" in each.getMessage()]
     assert len(warnings) == 1
 

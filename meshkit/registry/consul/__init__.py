@@ -5,7 +5,7 @@ Parts, from the wire up: ``connection`` (HTTP), ``failures`` (its errors as ours
 (requests), ``builders`` (python-consul2, which builds them), ``codec`` and ``checks`` (instances
 as Consul's services), ``polling`` (blocking queries), ``indexes``, ``sweep`` and ``watches`` (many
 of them over few connections), ``keyvalue``, ``reader`` (one datacenter), ``doubts`` (an agent that
-its servers refuse) and ``engine`` (the registry).
+its servers refuse), ``turns`` (the order of writes) and ``engine`` (the registry).
 """
 
 from meshkit.registry.consul.engine import ConsulRegistry, open_consul

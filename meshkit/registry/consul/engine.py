@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from meshkit.registry.consul.options import ConsulOptions
 from meshkit.registry.consul.reader import ConsulReader
 from meshkit.registry.consul.settings import read_options
 from meshkit.registry.consul.transport import Answer, Transport
+from meshkit.registry.consul.turns import Turns
 from meshkit.registry.url import RegistryUrl
 
 REGISTER = "/v1/agent/service/register"
@@ -30,6 +32,7 @@ class ConsulRegistry(ConsulReader, Datacenters):
     def __init__(self, url: str, options: ConsulOptions) -> None:
         super().__init__(url, Transport(options), dc=options.dc)
         self._statuses: dict[str, Status] = {}
+        self._turns = Turns(lambda: failures.closed(self._address))
 
     async def register(self, instance: Instance) -> Lease:
         # The library knows neither weights nor tagged addresses. Without the parameter a check
@@ -38,27 +41,27 @@ class ConsulRegistry(ConsulReader, Datacenters):
         wanted = checks.checks_of(instance, kinds=options.checks, interval=options.check_interval)
         body = json.dumps(codec.encode(instance, wanted)).encode()
         replace = (("replace-existing-checks", "true"),)
-        async with self._transport.within():
-            answer = await self._transport.write(REGISTER, replace, body=body)
-            self._expect_success(answer, f"PUT {REGISTER}")
-            self._statuses[instance.id] = instance.status
-            # A check that is known already keeps its old status until the next heartbeat.
-            self._expect_success(await self._beat(instance.id), "the first heartbeat")
+
+        async def write() -> None:
+            async with self._transport.within():
+                answer = await self._transport.write(REGISTER, replace, body=body)
+                self._expect_success(answer, f"PUT {REGISTER}")
+                self._statuses[instance.id] = instance.status
+                # A check that is known already keeps its old status until the next heartbeat.
+                self._expect_success(await self._beat(instance.id), "the first heartbeat")
+
+        await self._turns.take(instance.id, write)
         return Lease(instance_id=instance.id, ttl=checks.TTL)
 
     async def renew(self, lease: Lease) -> None:
-        async with self._transport.within():
-            answer = await self._beat(lease.instance_id)
-            if answer.status == 200:
-                return
-            error = self._transport.error(answer, f"the heartbeat of {lease.instance_id}")
-            if isinstance(error, RegistryDenied) or await self._knows(lease.instance_id, answer):
-                raise error
-        raise LeaseLost(f"Consul at {self._address} no longer knows {lease.instance_id}")
+        await self._turns.take(lease.instance_id, functools.partial(self._renew, lease))
 
     async def deregister(self, instance_id: str) -> None:
-        self._statuses.pop(instance_id, None)
-        await self._api.agent.service.deregister(instance_id)
+        async def write() -> None:
+            self._statuses.pop(instance_id, None)
+            await self._api.agent.service.deregister(instance_id)
+
+        await self._turns.take(instance_id, write)
 
     async def why_unlisted(self) -> str:
         return await doubts.why_unlisted(self._transport)
@@ -76,6 +79,17 @@ class ConsulRegistry(ConsulReader, Datacenters):
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+        await self._turns.aclose()
+
+    async def _renew(self, lease: Lease) -> None:
+        async with self._transport.within():
+            answer = await self._beat(lease.instance_id)
+            if answer.status == 200:
+                return
+            error = self._transport.error(answer, f"the heartbeat of {lease.instance_id}")
+            if isinstance(error, RegistryDenied) or await self._knows(lease.instance_id, answer):
+                raise error
+        raise LeaseLost(f"Consul at {self._address} no longer knows {lease.instance_id}")
 
     async def _beat(self, instance_id: str) -> Answer:
         up = self._statuses.get(instance_id, Status.UP) is Status.UP

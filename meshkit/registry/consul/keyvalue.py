@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from meshkit.registry.kv import ABSENT, KEY, Entry, KeyValue, check_key, check_v
 
 TRANSACTION = "/v1/txn"
 DENIED = "Permission denied"
+
+log = logging.getLogger("meshkit.consul")
 
 
 class ConsulKeyValue(KeyValue):
@@ -36,6 +39,7 @@ class ConsulKeyValue(KeyValue):
         self._dc = (("dc", dc),) if dc else ()
         prefix = transport.options.kv_prefix
         self._prefix = f"{prefix}/" if prefix else ""
+        self._named: set[str] = set()  # foreign keys that were warned of
 
     async def get(self, key: str) -> Entry | None:
         answer = await self._read(check_key(key), ())
@@ -101,7 +105,7 @@ class ConsulKeyValue(KeyValue):
         found = [
             entry
             for entry in self._entries(answer, prefix)
-            if entry.key.startswith(prefix) and KEY.fullmatch(entry.key)
+            if entry.key.startswith(prefix) and self._is_key(entry.key)
         ]
         return answer.index, tuple(sorted(found, key=lambda entry: entry.key))
 
@@ -125,6 +129,19 @@ class ConsulKeyValue(KeyValue):
             raise failures.not_consul(
                 self._transport.address, request=f"the value of {about!r}"
             ) from None
+
+    def _is_key(self, key: str) -> bool:
+        """Whether it can be asked for; one that can't is warned of once, if it is no folder."""
+        if KEY.fullmatch(key):
+            return True
+        if not key.endswith("/") and key not in self._named:
+            self._named.add(key)
+            log.warning(
+                "Consul at %s: skipping %r, which is no key of meshkit's",
+                self._transport.address,
+                f"{self._prefix}{key}"[:300],
+            )
+        return False
 
     def _entry(self, item: Mapping[str, Any]) -> Entry:
         return Entry(

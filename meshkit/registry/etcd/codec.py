@@ -76,7 +76,7 @@ class Records:
         log.warning(
             "etcd at %s: skipping %s, which is no instance of meshkit's: %s",
             self._place,
-            key.decode("ascii", errors="backslashreplace")[:300].encode("unicode_escape").decode(),
+            shown(key),
             " ".join(reason.split())[:100],
         )
 
@@ -104,3 +104,8 @@ class Reader:
 def encode(instance: Instance) -> bytes:
     """Return the instance's record."""
     return json.dumps(instance.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def shown(key: bytes) -> str:
+    """Return a key of any bytes as a word for the log."""
+    return key.decode("ascii", errors="backslashreplace")[:300].encode("unicode_escape").decode()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from meshkit.errors import LeaseLost, RegistryError
+from meshkit.errors import LeaseLost, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import Lease, Registry, summarize
 from meshkit.registry.etcd import transactions, watching
@@ -15,7 +15,7 @@ from meshkit.registry.etcd.client import Client
 from meshkit.registry.etcd.codec import Reader, Records, encode
 from meshkit.registry.etcd.keyvalue import EtcdKeyValue
 from meshkit.registry.etcd.leases import TTL, Leases
-from meshkit.registry.etcd.messages import TXN
+from meshkit.registry.etcd.messages import RANGE, TXN, make
 from meshkit.registry.etcd.options import PARAMETERS, PREFIX, EtcdOptions, read_options
 from meshkit.registry.kv import KeyValue
 from meshkit.registry.url import RegistryUrl
@@ -70,7 +70,8 @@ class EtcdRegistry(Registry):
         key = self._records.key(instance.service, instance.id)
         known = instance.id in self._held
         held = self._held.get(instance.id) or Held(key)
-        if not held.lease:
+        # Who registers has no renewal due for a while, whatever was left of the lease.
+        if not held.lease or not await self._lasts(held.lease):
             held.lease = await self._leases.grant()
         self._held[instance.id] = held  # before the write, whose answer may be lost
         self._left.discard(instance.id)
@@ -79,6 +80,7 @@ class EtcdRegistry(Registry):
         except LeaseLost:
             held.lease = await self._leases.grant()
             await self._write(instance, held, guarded=known)
+        held.key = key  # another one than before, when it is another service's now
         return Lease(instance_id=instance.id, ttl=TTL)
 
     async def renew(self, lease: Lease) -> None:
@@ -93,7 +95,8 @@ class EtcdRegistry(Registry):
         )
         answer = await self._client.call(TXN, request)
         if not answer.succeeded:
-            raise LeaseLost(self._loss(lease.instance_id, held, answer))
+            found = answer.responses[0].response_range.kvs
+            raise LeaseLost(self._loss(lease.instance_id, held, found))
         if not await self._leases.renew(held.lease):
             held.lease = 0
             raise LeaseLost(f"etcd has ended the lease of {lease.instance_id}")
@@ -147,12 +150,23 @@ class EtcdRegistry(Registry):
         """Return the keys under which something may be stored for an instance."""
         return (self._records.key(service, instance_id),)
 
+    async def _lasts(self, lease: int) -> bool:
+        """Renew the lease; False when it has ended. A stream that broke says nothing of it."""
+        try:
+            return await self._leases.renew(lease)
+        except RegistryUnavailable:
+            return True  # the write will tell
+
     async def _write(self, instance: Instance, held: Held, *, guarded: bool) -> None:
         """Write the instance's entries in one transaction.
 
         What was registered here before is taken back only when nobody else has it: two processes
         with one id would replace each other for ever. At first the newcomer wins, because it may
         be the same service, restarted.
+
+        A member that hangs may carry out what it was asked for when it goes on, long after another
+        one has. So each write depends on what was there before: one that comes too late does
+        nothing.
         """
         entries = self.entries(instance)
         gone = (held.keys | set(self.keys(instance.service, instance.id))) - entries.keys()
@@ -161,21 +175,15 @@ class EtcdRegistry(Registry):
             *(transactions.delete(key) for key in sorted(gone)),
         ]
         held.keys = frozenset(entries)
-        conditions: list[list[Any]] = [[]]
-        if guarded:
-            conditions = [
-                [transactions.owned(held.key, held.lease)],
-                [transactions.absent(held.key)],
-            ]
-        for condition in conditions:
-            request = transactions.transaction(
-                conditions=condition, then=writes, otherwise=[transactions.read(held.key)]
-            )
-            answer = await self._client.call(TXN, request)
-            if answer.succeeded:
+        while True:
+            look = make(RANGE.request, key=held.key, keys_only=True)
+            found = (await self._client.call(RANGE, look)).kvs
+            if guarded and found and found[0].lease != held.lease:
+                raise RegistryError(self._loss(instance.id, held, found))
+            condition = transactions.as_seen(held.key, found)
+            request = transactions.transaction(conditions=[condition], then=writes)
+            if (await self._client.call(TXN, request)).succeeded:
                 return
-        if _owner(answer) != held.lease:  # else a repeated request meets its own effect
-            raise RegistryError(self._loss(instance.id, held, answer))
 
     async def _remove(self, instance_id: str) -> None:
         """Remove an instance that another process has registered; its id does not tell where."""
@@ -190,19 +198,14 @@ class EtcdRegistry(Registry):
             writes = [transactions.delete(key) for key in found]
             await self._client.call(TXN, transactions.transaction(then=writes))
 
-    def _loss(self, instance_id: str, held: Held, answer: Any) -> str:
-        if _owner(answer) not in (0, held.lease):
+    def _loss(self, instance_id: str, held: Held, found: Sequence[Any]) -> str:
+        """Say what has become of the instance; ``found`` is its entry, if there is one."""
+        if found and found[0].lease not in (0, held.lease):
             return (
                 f"{instance_id} was registered with {self.url} by another process that lives: "
                 "each needs an id of its own"
             )
         return f"{self.url} no longer knows {instance_id}"
-
-
-def _owner(answer: Any) -> int:
-    """Return the lease of the key that was read when the conditions did not hold, or 0."""
-    kvs = answer.responses[0].response_range.kvs
-    return int(kvs[0].lease) if kvs else 0
 
 
 def open_etcd(url: RegistryUrl) -> EtcdRegistry:

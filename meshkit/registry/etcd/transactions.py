@@ -5,6 +5,7 @@ https://etcd.io/docs/v3.5/learning/api/#transaction
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from meshkit.registry.etcd.messages import CREATE, EQUAL, LEASE, MOD, TXN, make
@@ -18,6 +19,11 @@ def absent(key: bytes) -> Any:
 def unchanged(key: bytes, revision: int) -> Any:
     """The key was last written at this revision."""
     return make("Compare", key=key, target=MOD, result=EQUAL, mod_revision=revision)
+
+
+def as_seen(key: bytes, found: Sequence[Any]) -> Any:
+    """The key is as it was read: ``found`` is its entry, or nothing."""
+    return unchanged(key, found[0].mod_revision) if found else absent(key)
 
 
 def owned(key: bytes, lease: int) -> Any:

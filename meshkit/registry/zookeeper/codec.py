@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -82,6 +83,7 @@ def _checked(instance: Instance) -> Instance:
 def _from_curator(service: str, name: str, fields: Mapping[str, Any]) -> Instance:
     if fields["name"] != service or "id" not in fields:
         raise ValueError(f"it says to be {fields['name']!r}")
+    registered = float(fields.get("registrationTimeUTC") or 0) / 1000
     ports = {"http": fields.get("port"), "https": fields.get("sslPort")}
     address = fields.get("address")
     endpoints = {
@@ -96,7 +98,7 @@ def _from_curator(service: str, name: str, fields: Mapping[str, Any]) -> Instanc
         endpoints=endpoints,
         # Curator itself writes it only when told to.
         status=Status.DOWN if fields.get("enabled") is False else Status.UP,
-        started_at=float(fields.get("registrationTimeUTC") or 0) / 1000,
+        started_at=registered if math.isfinite(registered) else 0.0,
     )
 
 

@@ -46,6 +46,7 @@ class ZooKeeperRegistry(Registry):
         # Renewed at least as often as by default: it finds out that a session was lost.
         self._ttl = min(options.session, SESSION)
         self._paths: dict[str, str] = {}
+        self._rivals: dict[str, int] = {}  # sessions that have taken over an id of ours
         self._kv = ZooKeeperKeyValue(self._sessions, f"{options.path}/kv")
         self._warned: set[str] = set()
 
@@ -61,6 +62,7 @@ class ZooKeeperRegistry(Registry):
         path = f"{self._folder(instance.service)}/{_name(instance.id)}"
         data = codec.encode(instance)
         async with self._sessions.within() as session:
+            await self._refuse_rival(session, instance.id, path)
             former = self._paths.get(instance.id)
             self._paths[instance.id] = path  # also when the answer gets lost
             while not await self._write(session, path, data):
@@ -79,9 +81,12 @@ class ZooKeeperRegistry(Registry):
             if facts is None:
                 raise LeaseLost(lost)
             if facts.ephemeralOwner != session.id:
+                if facts.ephemeralOwner and not self._sessions.is_ours(facts.ephemeralOwner):
+                    self._rivals[lease.instance_id] = facts.ephemeralOwner
                 raise LeaseLost(f"{lost} as of this session: another one has registered it")
 
     async def deregister(self, instance_id: str) -> None:
+        self._rivals.pop(instance_id, None)
         path = self._paths.get(instance_id)
         if path is None:
             return
@@ -125,6 +130,22 @@ class ZooKeeperRegistry(Registry):
 
     async def aclose(self) -> None:
         await self._sessions.aclose()
+
+    async def _refuse_rival(self, session: Session, instance_id: str, path: str) -> None:
+        """Leave an id to the session that has taken it over, for as long as that lives.
+
+        The last one to come wins, because it may be the same service, restarted; but two that
+        both live would replace each other for ever.
+        """
+        if (rival := self._rivals.get(instance_id)) is None:
+            return
+        facts = await session.call("exists", path)
+        if facts is not None and facts.ephemeralOwner == rival:
+            raise RegistryError(
+                f"{instance_id} was registered with ZooKeeper at {self._place} by another process "
+                "that lives: each needs an id of its own"
+            )
+        del self._rivals[instance_id]
 
     def _folder(self, service: str) -> str:
         return f"{self._services}/{_name(service)}"
