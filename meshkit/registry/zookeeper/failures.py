@@ -69,7 +69,7 @@ def unreachable(error: OSError | None, options: ZooKeeperOptions) -> RegistryErr
             f"no TLS with ZooKeeper at {place}: its certificate is not trusted "
             f"({error.verify_message}); check ca="
         )
-    if isinstance(error, ssl.SSLError) or (error and options.context and _cut(error)):
+    if isinstance(error, ssl.SSLError) or (error and options.certificates and _cut(error)):
         reason = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
         return RegistryDenied(
             f"no TLS with ZooKeeper at {place}: {reason}; check that the port is the secure one "
@@ -114,7 +114,7 @@ def closed(options: ZooKeeperOptions) -> RegistryError:
 
 
 def _tls_hint(options: ZooKeeperOptions) -> str:
-    if options.context is None:
+    if options.certificates is None:
         return "if it expects TLS, use zookeeper+tls://"
     return "check that the port is the secure one, and whether cert= and key= are wanted"
 

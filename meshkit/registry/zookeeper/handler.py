@@ -1,8 +1,8 @@
 """kazoo's threads and sockets, under our control.
 
 kazoo lets its owner replace what makes its threads and connections. Ours differ in four ways: TLS
-is done with the context of the options, in which host names are checked; connecting has a limit
-of its own, and its error is kept for the user; everything can be ended at once; and a thread
+is done with certificates as they are at that time, and host names are checked; connecting has a
+limit of its own, and its error is kept for the user; everything can be ended at once; and a thread
 that fails tells us, instead of printing a traceback.
 """
 
@@ -74,7 +74,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
     def sleep_func(self, seconds: float) -> None:
         """Pause between two rounds; kazoo calls it for nothing else."""
         if self._slept < SLICE:
-            self._on_round(self._error)
+            self._on_round(self._error or getattr(self._socket, "refusal", None))
         self._slept = seconds
         time.sleep(seconds)
 
@@ -104,8 +104,9 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
         connection = socket.create_connection(address, CONNECT_LIMIT)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._options.context is not None:
-                connection = self._options.context.wrap_socket(connection, server_hostname=hostname)
+            if self._options.certificates is not None:
+                context = self._options.certificates.context()
+                connection = context.wrap_socket(connection, server_hostname=hostname)
         except BaseException:
             connection.close()
             raise

@@ -32,6 +32,7 @@ from kazoo.protocol.states import KazooState, KeeperState
 
 from meshkit.errors import RegistryError
 from meshkit.registry.zookeeper import failures
+from meshkit.registry.zookeeper.certificates import is_refusal
 from meshkit.registry.zookeeper.handler import Handler, make_client
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
@@ -243,7 +244,7 @@ class Session:
 
     def _on_round(self, error: OSError | None) -> None:
         self._rounds += 1
-        if self.id:  # a connection that was there may soon be again
+        if self.id and not is_refusal(error):  # a connection that was there may soon be again
             return
         # Not those who came in the midst of this round: a server may be up since.
         waiting = [each for each, since in self._waiting.items() if self._rounds > since + 1]
