@@ -100,7 +100,7 @@ class ZooKeeperRegistry(Registry):
                 if found != seen:
                     seen, revision = found, revision + 1
                     yield Snapshot(service=service, instances=found, revision=revision)
-                await folder.changed.wait()
+                await folder.news()
 
     async def instances(self, service: str) -> Snapshot:
         path, decode = self._folder(service), functools.partial(self._decode, service)

@@ -28,8 +28,9 @@ class ZooKeeperByUser(Secured):
     """A server whose nodes are for two users; the weak one's permissions are taken and given back.
 
     A session outlives its permissions, and so do the nodes it has made: it is consumers who are
-    refused. ZooKeeper leaves out events of what may not be read, so that they learn of it only
-    when their connection has to be made anew: the server is restarted.
+    refused. ZooKeeper leaves out events of what may not be read, so that they learn of it when
+    they make sure, every 30 s, or at once when their connection has to be made anew: the server
+    is restarted.
     """
 
     name = "zookeeper"
