@@ -108,6 +108,14 @@ def expired(options: ZooKeeperOptions) -> RegistryError:
     return RegistryUnavailable(f"the session with ZooKeeper at {options.place} has expired")
 
 
+def emptied(options: ZooKeeperOptions) -> RegistryError:
+    """Return the error for a session that has seen more than the servers have."""
+    return RegistryUnavailable(
+        f"ZooKeeper at {options.place} has come back without data that it had, so that the session "
+        "is lost"
+    )
+
+
 def closed(options: ZooKeeperOptions) -> RegistryError:
     """Return the error for the use of a registry after its ``aclose``, or across it."""
     return RegistryError(f"the registry at {options.place} is closed")

@@ -6,9 +6,8 @@ ever, and each request writes a byte into a socket that blocks once a few hundre
 there are time limits, and few requests under way at once.
 
 A session is never revived: when it has expired, or its connection has been away for as long as
-it lasts, everything that waits for it fails, and the next one is made from scratch. That also
-mends a client that no server takes any more, because it has seen newer data than a server that was
-restarted empty.
+it lasts, everything that waits for it fails, and the next one is made from scratch. So it does at
+once when servers have lost data, as they no longer take a client that has seen more than they have.
 """
 
 from __future__ import annotations
@@ -86,6 +85,7 @@ class Session:
         self._handler = Handler(
             options,
             on_round=lambda error: self._post(self._on_round, error),
+            on_loss=lambda: self._post(self._end, failures.emptied(options)),
             on_end=lambda: self._post(self._end, failures.expired(options)),
         )
         self._client = make_client(options, self._handler)
