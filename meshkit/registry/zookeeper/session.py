@@ -5,9 +5,9 @@ of its habits are kept away from callers: a request made while the connection is
 ever, and each request writes a byte into a socket that blocks once a few hundred are unread. So
 there are time limits, and few requests under way at once.
 
-A session is never revived: when it has expired, or its connection has been away for as long as
-it lasts, everything that waits for it fails, and the next one is made from scratch. So it does at
-once when servers have lost data, as they no longer take a client that has seen more than they have.
+A session is never revived: when it has expired, its connection has been away for as long as it
+lasts, or servers have lost data that it has seen and so take it no more, everything that waits for
+it fails, and the next one is made from scratch.
 """
 
 from __future__ import annotations
