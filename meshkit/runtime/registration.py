@@ -167,8 +167,9 @@ class Registration:
                     await registry.renew(self._lease)
         except LeaseLost:
             log.info("%s is no longer known to %s; registering anew", wanted.id, registry.url)
-            self._lease = None
-            return 0.0 if not self._failing else backoff.next()
+            held, self._lease = self._lease, None
+            # It answers, and those who come back have been spread by the pauses before.
+            return 0.0 if held is not None else backoff.next()
         except (RegistryError, TimeoutError) as error:
             self._failed(registry, error)
             return backoff.next()

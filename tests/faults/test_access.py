@@ -31,9 +31,9 @@ async def test_token(backend: Backend, cell: Cell, tmp_path: Path) -> None:
 
 @fault("certificate expired, then renewed")
 async def test_certificate(backend: Backend, cell: Cell, tmp_path: Path) -> None:
-    """A certificate that has run out is named in one line once a connection is made anew; calls
-    go on with the last good list; with a new one in its file all is right again, without a
-    restart. On Consul and etcd it is the client's certificate, on ZooKeeper the server's."""
+    """A client's certificate that has run out is named in one line once a connection is made
+    anew; calls go on with the last good list; with a new one in its file all is right again,
+    without a restart."""
     with _running(backend.by_certificate, tmp_path) as (secured, world):
         await _lose_and_regain(secured, world, cell)
 

@@ -293,9 +293,10 @@ async def test_a_restart_with_data_keeps_all(make_zookeeper: MakeZooKeeper) -> N
 
 @pytest.mark.zookeeper
 async def test_a_restart_without_data_is_healed(make_zookeeper: MakeZooKeeper) -> None:
-    """The server refuses a client that has seen more than it has: a new session is needed."""
+    """The server refuses a client that has seen more than it has: a new session is made, and not
+    only when the old one's time is up."""
     server = make_zookeeper()
-    url = f"{server.url}?session=3"
+    url = f"{server.url}?session=40"
     async with open_registry(url) as registry, open_registry(url) as reader:
         for weight in range(1, 50):
             lease = await registry.register(dataclasses.replace(USERS, weight=weight))
@@ -304,7 +305,7 @@ async def test_a_restart_without_data_is_healed(make_zookeeper: MakeZooKeeper) -
             server.kill()
             server.empty()
             await asyncio.to_thread(server.start)
-            with pytest.raises(RegistryUnavailable):
+            with pytest.raises(RegistryUnavailable, match="come back without data"):
                 await watched.next()
         async with Watched(reader.watch("users"), patience=20) as watched:
             assert (await watched.next()).instances == ()

@@ -21,7 +21,7 @@ def options(url: str) -> ZooKeeperOptions:
 def test_defaults() -> None:
     read = options("zookeeper://zk")
     assert read.servers == (Endpoint("zk", 2181),)
-    assert (read.path, read.session, read.context) == ("/meshkit", 10.0, None)
+    assert (read.path, read.session, read.certificates) == ("/meshkit", 10.0, None)
     assert (read.username, read.password, read.private) == ("", "", False)
 
 
@@ -38,11 +38,11 @@ def test_everything() -> None:
 def test_tls() -> None:
     read = options("zookeeper+tls://zk")
     assert read.servers == (Endpoint("zk", 2281),)
-    assert read.context is not None
-    assert read.context.check_hostname
+    assert read.certificates is not None
+    assert read.certificates.context().check_hostname
     read = options("zookeeper+tls://zk?check_hostname=false")
-    assert read.context is not None
-    assert not read.context.check_hostname
+    assert read.certificates is not None
+    assert not read.certificates.context().check_hostname
 
 
 @pytest.mark.parametrize(

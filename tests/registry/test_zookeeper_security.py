@@ -1,8 +1,11 @@
 """Who may do what on ZooKeeper, and TLS."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +14,7 @@ from kazoo.security import ACL, Id, Permissions, make_digest_acl
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import open_registry
+from meshkit.registry.zookeeper.session import Session
 from meshkit.testing.registry_fixtures import open_files
 from meshkit.testing.watched import Watched
 from tests.registry.zookeeper_certificates import make_certificates
@@ -109,6 +113,83 @@ async def test_a_path_that_is_closed_to_us_is_named(zookeeper: ZooKeeper) -> Non
         client.set_acls(path_of(url), [closed, open_acl])
         async with open_registry(url) as registry:
             await registry.renew(await registry.register(USERS))
+
+
+async def test_a_watcher_that_may_no_longer_read_is_told(
+    zookeeper: ZooKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZooKeeper itself does not tell: it leaves out the events."""
+    monkeypatch.setattr("meshkit.registry.zookeeper.folder.MAKE_SURE", 0.5)
+    url = fresh(zookeeper)
+    folder = f"{path_of(url)}/services/users"
+    async with open_registry(as_user(url)) as registry, open_registry(url) as stranger:
+        await registry.register(USERS)
+        await registry.kv.put("limit", b"1")
+        for path, watch in (
+            (folder, stranger.watch("users")),
+            (f"{folder}/{USERS.id}", stranger.watch("users")),
+            (f"{path_of(url)}/kv", stranger.kv.watch()),
+        ):
+            async with Watched(watch) as watched:
+                await watched.next()
+                denied = pytest.raises(RegistryDenied, match="no permission")
+                with closed_to_others(zookeeper, path), denied:
+                    await watched.next()
+
+
+async def test_what_was_kept_from_a_watcher_is_found_later(
+    zookeeper: ZooKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its permission was taken and given back; the change between them used its watch up."""
+    monkeypatch.setattr("meshkit.registry.zookeeper.folder.MAKE_SURE", 3.0)
+    url = fresh(zookeeper)
+    folder = f"{path_of(url)}/services/users"
+    other, changed = replace(USERS, id="users-other"), replace(USERS, weight=5)
+    async with open_registry(as_user(url)) as registry, open_registry(url) as stranger:
+        await registry.register(USERS)
+        async with Watched(stranger.watch("users")) as watched:
+            assert (await watched.next()).instances == (USERS,)
+            with closed_to_others(zookeeper, folder):
+                await registry.register(other)
+            seen = await watched.next()
+            assert seen.instances == (USERS, other)
+            with closed_to_others(zookeeper, f"{folder}/{USERS.id}"):
+                await registry.register(changed)
+            seen = await watched.next()
+            assert seen.instances == (changed, other)
+
+
+async def test_making_sure_reads_no_instance_again(
+    zookeeper: ZooKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshkit.registry.zookeeper.folder.MAKE_SURE", 0.1)
+    requests: list[str] = []
+    call = Session.call
+
+    async def noted(self: Session, name: str, *args: Any, **options: Any) -> Any:
+        requests.append(name)
+        return await call(self, name, *args, **options)
+
+    async with open_registry(fresh(zookeeper)) as registry:
+        await registry.register(USERS)
+        async with Watched(registry.watch("users")) as watched:
+            await watched.next()
+            monkeypatch.setattr(Session, "call", noted)
+            await watched.nothing(seconds=1.0)
+    assert requests.count("get_children") > 2
+    assert set(requests) == {"get_children", "exists"}
+
+
+@contextlib.contextmanager
+def closed_to_others(server: ZooKeeper, path: str) -> Iterator[None]:
+    """Let only its user read a node, and everybody again afterwards."""
+    with tree(server, auth_data=[("digest", f"alice:{SECRET}")]) as client:
+        former, _ = client.get_acls(path)
+        client.set_acls(path, [make_digest_acl("alice", SECRET, all=True)])
+        try:
+            yield
+        finally:
+            client.set_acls(path, former)
 
 
 async def test_a_server_that_wants_a_user(make_zookeeper: MakeZooKeeper) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from meshkit.backoff import Backoff
 from meshkit.errors import RegistryUnavailable
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
 from meshkit.registry import Lease, Registry
@@ -97,6 +98,29 @@ async def test_a_forgotten_registration_is_made_anew(moody: Moody, content: Stor
         return bool(content.instances)
 
     await aeventually(back, within=5)
+    await registration.stop()
+
+
+async def test_a_loss_that_is_told_after_a_failure_costs_no_second_pause(
+    moody: Moody, content: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = iter([0.01])
+    monkeypatch.setattr(Backoff, "next", lambda _: next(pauses, 3600.0))
+    registration = await begin(moody)
+
+    original = moody.renew
+
+    async def renew(lease: Lease) -> None:
+        content.clear()
+        moody.renew = original  # type: ignore[method-assign]
+        raise RegistryUnavailable("moody:// refused the connection")
+
+    moody.renew = renew  # type: ignore[method-assign]
+
+    async def back() -> bool:
+        return moody.renew == original and bool(content.instances)
+
+    await aeventually(back)
     await registration.stop()
 
 

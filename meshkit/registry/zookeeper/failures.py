@@ -69,7 +69,7 @@ def unreachable(error: OSError | None, options: ZooKeeperOptions) -> RegistryErr
             f"no TLS with ZooKeeper at {place}: its certificate is not trusted "
             f"({error.verify_message}); check ca="
         )
-    if isinstance(error, ssl.SSLError) or (error and options.context and _cut(error)):
+    if isinstance(error, ssl.SSLError) or (error and options.certificates and _cut(error)):
         reason = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
         return RegistryDenied(
             f"no TLS with ZooKeeper at {place}: {reason}; check that the port is the secure one "
@@ -108,13 +108,21 @@ def expired(options: ZooKeeperOptions) -> RegistryError:
     return RegistryUnavailable(f"the session with ZooKeeper at {options.place} has expired")
 
 
+def emptied(options: ZooKeeperOptions) -> RegistryError:
+    """Return the error for a session that has seen more than the servers have."""
+    return RegistryUnavailable(
+        f"ZooKeeper at {options.place} has come back without data that it had, so that the session "
+        "is lost"
+    )
+
+
 def closed(options: ZooKeeperOptions) -> RegistryError:
     """Return the error for the use of a registry after its ``aclose``, or across it."""
     return RegistryError(f"the registry at {options.place} is closed")
 
 
 def _tls_hint(options: ZooKeeperOptions) -> str:
-    if options.context is None:
+    if options.certificates is None:
         return "if it expects TLS, use zookeeper+tls://"
     return "check that the port is the secure one, and whether cert= and key= are wanted"
 

@@ -1,8 +1,8 @@
 """kazoo's threads and sockets, under our control.
 
 kazoo lets its owner replace what makes its threads and connections. Ours differ in four ways: TLS
-is done with the context of the options, in which host names are checked; connecting has a limit
-of its own, and its error is kept for the user; everything can be ended at once; and a thread
+is done with certificates as they are at that time, and host names are checked; connecting has a
+limit of its own, and its error is kept for the user; everything can be ended at once; and a thread
 that fails tells us, instead of printing a traceback.
 """
 
@@ -21,6 +21,7 @@ from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
 
+from meshkit.registry.zookeeper.loss import newest_change
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
 CONNECT_LIMIT = 3.0
@@ -34,24 +35,33 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
     Args:
         options: how to connect.
         on_round: called when all servers have been tried in vain.
+        on_loss: called when a server turns out to have lost what the client has seen.
         on_end: called when a thread has ended.
+
+    Attributes:
+        client: kazoo's, once it is made.
     """
+
+    client: Any = None
 
     def __init__(
         self,
         options: ZooKeeperOptions,
         *,
         on_round: Callable[[OSError | None], None],
+        on_loss: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
         super().__init__()
         self._options = options
         self._on_round = on_round
+        self._on_loss = on_loss
         self._on_end = on_end
         # Where no name can be resolved, kazoo does not even try to connect.
         self._error: OSError | None = socket.gaierror(
             socket.EAI_NONAME, "no address is known for that name"
         )
+        self._accepted: tuple[tuple[str, int], str | None] | None = None  # in this round
         self._slept = 0.0
         self._socket: socket.socket | None = None
         self._aborted = False
@@ -62,19 +72,19 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
         """Connect, and shake hands. Raises OSError, also that which ``abort`` brings about."""
         self._error = None
         try:
-            connection = self._socket = self._connect(address, hostname)
-            if self._aborted:  # meanwhile
-                connection.close()
-                raise ConnectionAbortedError("closed")
+            connection = self._connect(address, hostname)
         except OSError as error:
             self._error = error
             raise
+        self._accepted = address, hostname
         return connection
 
     def sleep_func(self, seconds: float) -> None:
         """Pause between two rounds; kazoo calls it for nothing else."""
         if self._slept < SLICE:
-            self._on_round(self._error)
+            self._on_round(self._error or getattr(self._socket, "refusal", None))
+            if self._has_lost_data():
+                self._on_loss()
         self._slept = seconds
         time.sleep(seconds)
 
@@ -98,18 +108,34 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
                 # Of the plain socket: TLS would first say good-bye.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
+    def _has_lost_data(self) -> bool:
+        """Ask a server that took our connection, and hung up, whether it has what we have seen."""
+        (accepted, self._accepted), seen = (self._accepted, None), self.client.last_zxid
+        if accepted is None or seen <= 0:
+            return False
+        with contextlib.suppress(OSError), self._connect(*accepted) as connection:
+            newest = newest_change(connection)
+            return newest is not None and newest < seen
+        return False
+
     def _connect(self, address: tuple[str, int], hostname: str | None) -> socket.socket:
-        if self._aborted:
-            raise ConnectionAbortedError("closed")
+        self._go_on()
         connection = socket.create_connection(address, CONNECT_LIMIT)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._options.context is not None:
-                connection = self._options.context.wrap_socket(connection, server_hostname=hostname)
+            if self._options.certificates is not None:
+                context = self._options.certificates.context()
+                connection = context.wrap_socket(connection, server_hostname=hostname)
+            self._socket = connection
+            self._go_on()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _go_on(self) -> None:
+        if self._aborted:
+            raise ConnectionAbortedError("closed")
 
 
 def make_client(options: ZooKeeperOptions, handler: Handler) -> Any:
@@ -121,7 +147,7 @@ def make_client(options: ZooKeeperOptions, handler: Handler) -> Any:
     logger = logging.Logger("meshkit.zookeeper.kazoo")  # noqa: LOG001 - a mute one of our own
     logger.disabled = True
     user = [("digest", f"{options.username}:{options.password}")] if options.username else None
-    return KazooClient(
+    handler.client = KazooClient(
         hosts=",".join(str(server) for server in options.servers),
         timeout=options.session,
         handler=handler,
@@ -130,6 +156,7 @@ def make_client(options: ZooKeeperOptions, handler: Handler) -> Any:
         default_acl=_acl(options),
         logger=logger,
     )
+    return handler.client
 
 
 def _acl(options: ZooKeeperOptions) -> list[Any]:

@@ -85,7 +85,7 @@ class ZooKeeperKeyValue(KeyValue):
                 found = _sorted(await folder.read())
                 if found != seen:
                     yield (seen := found)
-                await folder.changed.wait()
+                await folder.news()
 
     async def _overwrite(self, session: Session, path: str, value: bytes) -> Any:
         while True:

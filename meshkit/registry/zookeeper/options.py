@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import ssl
 
 from meshkit.model import Endpoint
 from meshkit.registry.url import RegistryUrl
+from meshkit.registry.zookeeper.certificates import Certificates, Unusable
 
 PORT = 2181
 TLS_PORT = 2281  # as in ZooKeeper's own examples
@@ -33,7 +33,7 @@ class ZooKeeperOptions:
         private: nodes that we make are for this user only; otherwise others may read them.
             Without a user anyone may do anything with them.
         session: seconds without a sign of life after which our instances are gone.
-        context: certificates to trust and to show, or None to speak without TLS.
+        certificates: to trust and to show, or None to speak without TLS.
     """
 
     servers: tuple[Endpoint, ...]
@@ -42,7 +42,7 @@ class ZooKeeperOptions:
     password: str = dataclasses.field(default="", repr=False)
     private: bool = False
     session: float = SESSION
-    context: ssl.SSLContext | None = None
+    certificates: Certificates | None = None
 
     @property
     def place(self) -> str:
@@ -68,7 +68,7 @@ def read_options(url: RegistryUrl) -> ZooKeeperOptions:
         password=url.password,
         private=acl == "private",
         session=_session(url),
-        context=_context(url) if tls else None,
+        certificates=_certificates(url) if tls else None,
     )
 
 
@@ -117,24 +117,16 @@ def _choice(url: RegistryUrl, name: str, known: tuple[str, ...]) -> str:
     return text
 
 
-def _context(url: RegistryUrl) -> ssl.SSLContext:
-    ca, certificate, key = (_file(url, name) for name in ("ca", "cert", "key"))
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        raise url.error(f"ca= names {ca}, which holds no certificate: {error}") from None
-    context.check_hostname = _choice(url, "check_hostname", ("true", "false")) == "true"
-    if bool(certificate) != bool(key):
-        given, missing = ("cert", "key") if certificate else ("key", "cert")
+def _certificates(url: RegistryUrl) -> Certificates:
+    ca, cert, key = (_file(url, name) for name in ("ca", "cert", "key"))
+    check_hostname = _choice(url, "check_hostname", ("true", "false")) == "true"
+    if bool(cert) != bool(key):
+        given, missing = ("cert", "key") if cert else ("key", "cert")
         raise url.error(f"{given}= needs {missing}= too")
-    if certificate:
-        try:
-            # An encrypted key must not make us ask for its password on the terminal.
-            context.load_cert_chain(certificate, key, password="")
-        except (OSError, ValueError) as error:
-            reason = f"cert= and the key in {key} can't be used together: {error}"
-            raise url.error(reason) from None
-    return context
+    try:
+        return Certificates(ca=ca, cert=cert, key=key, check_hostname=check_hostname)
+    except Unusable as error:
+        raise url.error(str(error)) from None
 
 
 def _file(url: RegistryUrl, name: str) -> str | None:

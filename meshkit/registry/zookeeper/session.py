@@ -5,10 +5,9 @@ of its habits are kept away from callers: a request made while the connection is
 ever, and each request writes a byte into a socket that blocks once a few hundred are unread. So
 there are time limits, and few requests under way at once.
 
-A session is never revived: when it has expired, or its connection has been away for as long as
-it lasts, everything that waits for it fails, and the next one is made from scratch. That also
-mends a client that no server takes any more, because it has seen newer data than a server that was
-restarted empty.
+A session is never revived: when it has expired, its connection has been away for as long as it
+lasts, or servers have lost data that it has seen and so take it no more, everything that waits for
+it fails, and the next one is made from scratch.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from kazoo.protocol.states import KazooState, KeeperState
 
 from meshkit.errors import RegistryError
 from meshkit.registry.zookeeper import failures
+from meshkit.registry.zookeeper.certificates import is_refusal
 from meshkit.registry.zookeeper.handler import Handler, make_client
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
@@ -85,6 +85,7 @@ class Session:
         self._handler = Handler(
             options,
             on_round=lambda error: self._post(self._on_round, error),
+            on_loss=lambda: self._post(self._end, failures.emptied(options)),
             on_end=lambda: self._post(self._end, failures.expired(options)),
         )
         self._client = make_client(options, self._handler)
@@ -243,7 +244,7 @@ class Session:
 
     def _on_round(self, error: OSError | None) -> None:
         self._rounds += 1
-        if self.id:  # a connection that was there may soon be again
+        if self.id and not is_refusal(error):  # a connection that was there may soon be again
             return
         # Not those who came in the midst of this round: a server may be up since.
         waiting = [each for each, since in self._waiting.items() if self._rounds > since + 1]

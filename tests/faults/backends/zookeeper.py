@@ -15,7 +15,6 @@ from kazoo.security import make_digest_acl
 
 from tests.faults.backends.base import Backend, program, wait_until
 from tests.faults.backends.secured import ALWAYS, AT_TIMES, ByCertificate, Secured
-from tests.faults.certificates import DAY
 from tests.servers.ports import free_ports
 from tests.servers.zookeeper import ZooKeeper, zookeeper_ensemble
 
@@ -29,8 +28,9 @@ class ZooKeeperByUser(Secured):
     """A server whose nodes are for two users; the weak one's permissions are taken and given back.
 
     A session outlives its permissions, and so do the nodes it has made: it is consumers who are
-    refused. ZooKeeper leaves out events of what may not be read, so that they learn of it only
-    when their connection has to be made anew: the server is restarted.
+    refused. ZooKeeper leaves out events of what may not be read, so that they learn of it when
+    they make sure, every 30 s, or at once when their connection has to be made anew: the server
+    is restarted.
     """
 
     name = "zookeeper"
@@ -77,7 +77,7 @@ class ZooKeeperByUser(Secured):
 
 
 class ZooKeeperByCertificate(ByCertificate):
-    """A server that asks for a certificate. It is its own that runs out: ours are read once."""
+    """A server that asks for a certificate."""
 
     name = "zookeeper"
     forgets = FORGETS
@@ -85,39 +85,24 @@ class ZooKeeperByCertificate(ByCertificate):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         (self._port,) = free_ports(1)
-        self._both = folder / "both.pem"
         known = self.certificates
+        both = folder / "both.pem"  # ZooKeeper wants certificate and key in one file
+        both.write_text(known.key("server").read_text() + known.cert("server").read_text())
         settings = {
             "secureClientPort": self._port,
             "secureClientPortAddress": "127.0.0.1",
             "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
             "authProvider.x509": "org.apache.zookeeper.server.auth.X509AuthenticationProvider",
-            "ssl.keyStore.location": self._both,
+            "ssl.keyStore.location": both,
             "ssl.keyStore.type": "PEM",
             "ssl.trustStore.location": known.ca,
             "ssl.trustStore.type": "PEM",
         }
         self._server = ZooKeeper(program("zookeeper"), folder, settings=settings)
         self.servers = [self._server]
-        self._write()
 
     def url(self, addresses: Sequence[str] = ()) -> str:
         return self._url_with(ALWAYS)
-
-    def spoil(self) -> None:
-        self.certificates.issue("server", lasts=-DAY)
-        self._write()
-        self._server.restart()
-
-    def renew(self) -> None:
-        self.certificates.issue("server")
-        self._write()
-        self._server.restart()
-
-    def _write(self) -> None:
-        """Write certificate and key as ZooKeeper wants them: in one file."""
-        parts = self.certificates.key("server"), self.certificates.cert("server")
-        self._both.write_text("".join(part.read_text() for part in parts))
 
     def registered(self, service: str) -> list[str]:
         with connected([self._server]) as client:
