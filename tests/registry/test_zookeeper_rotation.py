@@ -142,3 +142,22 @@ async def test_files_that_cannot_be_used_are_named_once_and_the_earlier_ones_sta
         certificates.issue("client")
         (line,) = await after_restart()
         assert line.endswith("the new ones are used from now on")
+
+
+async def test_lost_data_is_found_out_by_tls_too(
+    server: ZooKeeper, certificates: Certificates
+) -> None:
+    """Long before the session's time is up."""
+    async with open_registry(f"{url_of(server, certificates)}&session=40") as registry:
+        lease = await registry.register(USERS)
+        for _ in range(20):
+            await registry.register(USERS)
+        async with Watched(registry.watch("users"), patience=20) as watched:
+            assert (await watched.next()).up
+            server.kill()
+            server.empty()
+            await asyncio.to_thread(server.start)
+            with pytest.raises(RegistryUnavailable, match="come back without data"):
+                await watched.next()
+        await aeventually(lambda: registered(registry, lease))
+        await registry.renew(lease)
