@@ -70,6 +70,8 @@ class Instance:
         zone: failure domain, empty when unknown.
         status: see :class:`Status`; only ``UP`` instances are called.
         started_at: seconds since the epoch.
+        lapsed: True when it is ``DOWN`` only because its registry has not heard of it in time. Then
+            it may be the registry that was away. Set by whoever reads; not registered.
     """
 
     id: str
@@ -82,6 +84,7 @@ class Instance:
     zone: str = ""
     status: Status = Status.UP
     started_at: float = 0.0
+    lapsed: bool = False
 
     @property
     def up(self) -> bool:

@@ -1,7 +1,7 @@
 """Doubting a list that shrank suddenly: a registry that lost its memory is not a truth.
 
-Pure functions over snapshots. Only absence is doubted; a status that an instance is shown with
-is taken at its word.
+Pure functions over snapshots. Absence is doubted, and so is a lapse: a registry that hung for a
+while finds everybody overdue. A status that an instance itself has declared is taken at its word.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from meshkit.model import Instance, Snapshot
 
 
 def missing(old: Snapshot, new: Snapshot) -> tuple[Instance, ...]:
-    """Return the callable instances of ``old`` that ``new`` does not list at all."""
-    listed = {instance.id for instance in new.instances}
+    """Return the callable instances of ``old`` that ``new`` does not list, or only as lapsed."""
+    listed = {instance.id for instance in new.instances if not instance.lapsed}
     return tuple(instance for instance in old.up if instance.id not in listed)
 
 
@@ -24,5 +24,5 @@ def is_large_drop(old: Snapshot, new: Snapshot) -> bool:
 
 def keep_missing(old: Snapshot, new: Snapshot) -> Snapshot:
     """Return ``new`` with the vanished instances of ``old`` still in it, until confirmed."""
-    instances = sorted((*new.instances, *missing(old, new)), key=lambda each: each.id)
-    return dataclasses.replace(new, instances=tuple(instances))
+    kept = {each.id: each for each in (*new.instances, *missing(old, new))}
+    return dataclasses.replace(new, instances=tuple(kept[name] for name in sorted(kept)))

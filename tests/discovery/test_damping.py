@@ -42,6 +42,26 @@ def test_a_status_is_taken_at_its_word() -> None:
     assert not is_large_drop(all_down, snapshot())
 
 
+def test_who_has_lapsed_may_have_been_overlooked() -> None:
+    """A registry that hung finds all heartbeats overdue when it goes on."""
+    lapsed = tuple(
+        dataclasses.replace(instance(number), status=Status.DOWN, lapsed=True)
+        for number in (1, 2, 3)
+    )
+    all_lapsed = Snapshot(service="users", instances=lapsed)
+    assert is_large_drop(snapshot(1, 2, 3), all_lapsed)
+    kept = keep_missing(snapshot(1, 2), all_lapsed)
+    assert [(each.id, each.up) for each in kept.instances] == [
+        (instance(1).id, True),
+        (instance(2).id, True),
+        (instance(3).id, False),
+    ]
+    assert not is_large_drop(
+        snapshot(1, 2, 3),
+        Snapshot(service="users", instances=(*snapshot(1, 2).instances, lapsed[2])),
+    )
+
+
 @settings(deadline=None)
 @given(lists, lists)
 def test_what_is_kept_is_all_of_both_with_the_newer_word(old: set[int], new: set[int]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
+from meshkit.registry.consul.checks import heartbeat_id
 
 # What Consul's service has no place for travels in its meta.
 VERSION = "version"
@@ -73,7 +74,7 @@ def decode(
 def _decode(instance_id: str, entry: Mapping[str, Any]) -> Instance:
     service = entry["Service"]
     meta = dict(service.get("Meta") or {})
-    status = _status(meta.get(STATUS), entry.get("Checks") or ())
+    status, lapsed = _status(service["ID"], meta.get(STATUS), entry.get("Checks") or ())
     version = meta[OWN_VERSION] if OWN_VERSION in meta else meta.pop(VERSION, "")
     return Instance(
         id=instance_id,
@@ -86,6 +87,7 @@ def _decode(instance_id: str, entry: Mapping[str, Any]) -> Instance:
         zone=meta.get(ZONE, ""),
         status=status,
         started_at=_seconds(meta.get(STARTED_AT, "")),
+        lapsed=lapsed,
     )
 
 
@@ -103,11 +105,18 @@ def _encode_meta(instance: Instance) -> dict[str, str]:
     }
 
 
-def _status(declared: str | None, checks: Iterable[Mapping[str, Any]]) -> Status:
-    """Combine what the instance declared with what Consul sees; warning counts as up."""
+def _status(
+    service_id: str, declared: str | None, checks: Iterable[Mapping[str, Any]]
+) -> tuple[Status, bool]:
+    """Combine what the instance declared with what Consul sees; warning counts as up.
+
+    Also return whether nothing but its overdue heartbeat speaks against it.
+    """
     status = Status(declared) if declared in tuple(Status) else Status.UP
-    critical = any(check.get("Status") == "critical" for check in checks)
-    return Status.DOWN if critical and status is Status.UP else status
+    critical = {check.get("CheckID") for check in checks if check.get("Status") == "critical"}
+    if status is not Status.UP or not critical:
+        return status, False
+    return Status.DOWN, critical == {heartbeat_id(service_id)}
 
 
 def _endpoints(service: Mapping[str, Any], node_address: str) -> dict[str, Endpoint]:

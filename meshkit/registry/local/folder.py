@@ -90,7 +90,7 @@ class Folder:
             elif instance := self._read(instance_id):
                 beats[lock] = beat_at
                 if instance.up and is_silent(beat_at):
-                    instance = dataclasses.replace(instance, status=Status.DOWN)
+                    instance = dataclasses.replace(instance, status=Status.DOWN, lapsed=True)
                 living.append(instance)
         return tuple(living), beats
 
