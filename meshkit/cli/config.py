@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from meshkit.errors import ConfigError, RegistryUnavailable
 from meshkit.registry import Entry, KeyValue, Registry, open_registry
@@ -78,11 +79,26 @@ async def get(key: Key, *, registry: Url = None, as_json: AsJson = False) -> Non
     sys.stdout.buffer.write(entry.value if entry.value.endswith(b"\n") else entry.value + b"\n")
 
 
-@command(context_settings={"ignore_unknown_options": True})  # a value may be -5
+class Put(TyperCommand):
+    """A command that takes ``-5`` for a value; whatever else is no option is refused."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the arguments apart: first with 0 for all numbers, to find unknown options."""
+        ctx.ignore_unknown_options = False
+        self.make_parser(ctx).parse_args(["0" if is_number(each) else each for each in args])
+        ctx.ignore_unknown_options = True
+        return super().parse_args(ctx, args)
+
+
+@command(cls=Put)
 async def put(
     key: Key,
     value: Annotated[
-        str, typer.Argument(help="The text; - reads it from stdin.", show_default=False)
+        str,
+        typer.Argument(
+            help="The text; - reads it from stdin; after -- it may begin with -.",
+            show_default=False,
+        ),
     ],
     *,
     expect: Annotated[
@@ -196,6 +212,15 @@ async def limit(registry: Registry) -> AsyncIterator[KeyValue]:
             yield registry.kv
     except TimeoutError:
         raise RegistryUnavailable(f"{registry.url}: no answer within {LIMIT:.0f} s") from None
+
+
+def is_number(text: str) -> bool:
+    """Whether this is a number, with a sign or without."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def full(key: str) -> str:

@@ -65,6 +65,34 @@ def test_what_is_put_is_got(capsys: Captured) -> None:
     assert stored("config/orders/max_items") == b""
 
 
+def test_only_a_negative_number_begins_with_a_dash(capsys: Captured) -> None:
+    for value in ("-5", "-0.5", "-.5", "-1e-3"):
+        run(capsys, "put", "a", value, "--json")
+        assert stored("config/a") == value.encode()
+    run(capsys, "put", "--if-absent", "-5", "-7")
+    assert stored("config/-5") == b"-7"
+    for value in ("-x", "--if-absnt", "-5 x", "--json"):
+        run(capsys, "put", "a", "--", value)
+        assert stored("config/a") == value.encode()
+    for arguments in (
+        ["a", "--if-absnt"],
+        ["--if-absnt", "a", "1"],
+        ["a", "1", "--if-absnt"],
+        ["-x", "1"],
+        ["a", "-x"],
+        ["a", "-5x"],
+        ["a", "--5"],
+    ):
+        assert dispatch(["config", "put", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert "Usage: meshkit config put" in said
+        assert "No such option: -" in said
+        assert "--if-absnt" not in arguments or "Possible options: " in said
+        assert "--if-absnt" not in arguments or "--if-absent" in said
+    assert stored("config/a") == b"--json"
+    assert stored("config/-x") is None
+
+
 def test_of_several_registries_the_first_that_has_values_counts(
     capsys: Captured, tmp_path: Path
 ) -> None:
