@@ -53,9 +53,9 @@ def stored(key: str) -> bytes | None:
 
 
 def test_what_is_put_is_got(capsys: Captured) -> None:
-    assert run(capsys, "put", "orders/max_items", "20").startswith(
-        "config/orders/max_items has revision "
-    )
+    said = run(capsys, "put", "orders/max_items", "20")
+    assert said.startswith("orders/max_items has revision ")
+    assert said.endswith(" in local://\n")
     assert stored("config/orders/max_items") == b"20"
     assert run(capsys, "get", "orders/max_items") == "20\n"
     answer = json.loads(run(capsys, "put", "orders/max_items", "-5", "--json"))
@@ -131,7 +131,7 @@ def test_values_are_printed_byte_by_byte(tmp_path: Path) -> None:
 def test_put_only_if(capsys: Captured) -> None:
     run(capsys, "put", "a/b", "1", "--if-absent")
     first = revision(capsys, "a/b")
-    line = "meshkit: error: config/a/b is left as it is: "
+    line = "meshkit: error: a/b in local:// is left as it is: "
     assert fails(capsys, 1, "put", "a/b", "2", "--if-absent") == f"{line}there is one already\n"
     assert fails(capsys, 1, "put", "a/b", "2", "--expect", "0") == f"{line}there is one already\n"
     run(capsys, "put", "a/b", "2", "--expect", str(first))
@@ -141,7 +141,8 @@ def test_put_only_if(capsys: Captured) -> None:
 
 
 def test_lists_are_for_people_or_programs(capsys: Captured) -> None:
-    assert run(capsys, "ls") == "no key begins with config/\n"
+    assert run(capsys, "ls") == "no keys in local://\n"
+    assert run(capsys, "ls", "orders/") == "no key begins with orders/ in local://\n"
     assert json.loads(run(capsys, "ls", "--json")) == []
     values = {
         "auth/limit": "7",
@@ -166,15 +167,16 @@ def test_lists_are_for_people_or_programs(capsys: Captured) -> None:
 def test_removing(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("a", "a/b", "a/c", "ab", "b"):
         run(capsys, "put", key, "1")
-    assert run(capsys, "rm", "a") == ""
-    assert fails(capsys, 1, "rm", "a") == "meshkit: error: there is no config/a in the registry\n"
+    assert run(capsys, "rm", "a") == "removed a from local://\n"
+    assert fails(capsys, 1, "rm", "a") == "meshkit: error: there is no a in local://\n"
     monkeypatch.setattr("sys.stdin", io.StringIO())
     needs = "meshkit: error: 2 keys would be removed: say so by --yes\n"
     assert fails(capsys, 1, "rm", "a/", "--prefix") == needs
-    assert run(capsys, "rm", "a/", "--prefix", "--yes") == ""
+    assert run(capsys, "rm", "a/", "--prefix", "--yes") == "removed 2 keys from local://\n"
     assert run(capsys, "ls") == "ab = 1\nb = 1\n"
-    none = "meshkit: error: no key begins with config/a/\n"
+    none = "meshkit: error: no key begins with a/ in local://\n"
     assert fails(capsys, 1, "rm", "a/", "--prefix", "-y") == none
+    assert run(capsys, "rm", "b", "--prefix", "-y") == "removed 1 key from local://\n"
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y", 0), ("n", 12), ("\x04", 12)])
@@ -201,7 +203,7 @@ def test_removing_several_asks_on_a_terminal(tmp_path: Path, answer: str, left: 
     os.close(ours)
     os.close(theirs)
     assert process.returncode == (0 if answer == "y" else 1)
-    assert "config/a/09\n... and 2 more\nRemove 12 keys?" in shown
+    assert "\na/09\n... and 2 more\nRemove 12 keys?" in shown
     assert "Traceback" not in shown
     assert asyncio.run(keys()) == left
 
@@ -239,10 +241,22 @@ def test_changes_are_printed_as_they_come(capsys: Captured, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["get", "nothing/here"], 1, "there is no config/nothing/here in the registry"),
-        (["get", "a b"], 1, "invalid key 'config/a b': use words of letters"),
-        (["put", "a//b", "1"], 1, "invalid key 'config/a//b'"),
-        (["rm", "../a"], 1, "invalid key 'config/../a'"),
+        (["get", "nothing/here"], 1, "there is no nothing/here in local://"),
+        (["get", "a b"], 1, "invalid key 'a b': use words of letters"),
+        (["put", "a//b", "1"], 1, "invalid key 'a//b'"),
+        (["put", "/orders/x", "1"], 1, "invalid key '/orders/x'"),
+        (["rm", "../a"], 1, "invalid key '../a'"),
+        (["put", "config/a", "1"], 1, "all keys are under config/: leave it out of 'config/a'"),
+        (["get", "config/a"], 1, "leave it out of 'config/a'"),
+        (["ls", "config/"], 1, "leave it out of 'config/'"),
+        (["watch", "config/a"], 1, "leave it out of 'config/a'"),
+        (["rm", "config/", "--prefix"], 1, "leave it out of 'config/'"),
+        (
+            ["put", "a", "1", "--registry", "memory://"],
+            1,
+            "keeps nothing; choose another by --registry",
+        ),
+        (["ls", "--registry", "memory://a local://"], 1, "memory:// lives within one process"),
         (
             ["put", "a", "x" * (VALUE_LIMIT // 8) * 2, "--registry", "nowhere"],
             1,
@@ -274,7 +288,7 @@ def test_a_value_that_is_too_large_is_refused(
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=raw))
     line = fails(capsys, 1, "put", "a", "-")
     size = f"has {VALUE_LIMIT + 1} bytes; a registry holds at most {VALUE_LIMIT}"
-    assert line == f"meshkit: error: the value of 'config/a' {size}\n"
+    assert line == f"meshkit: error: the value of 'a' {size}\n"
 
 
 def test_wrong_usage_is_said(capsys: Captured) -> None:
