@@ -201,8 +201,8 @@ class LiveConfig(Generic[M]):
                 complaints[entry.key] = text
         settled = settle(self._model, found, self._used)
         for problem in settled.refused:
-            text = f"{self._key(problem.path)} is refused: {problem.reason}; {self._stays(problem)}"
-            complaints[problem, found.get(problem.path)] = text
+            raw = found.get(problem.path)
+            complaints[problem, raw] = self._refusal(problem, removed=raw is None)
         self._complain(complaints)
         self._used = settled.used
         self._swap(settled.model)
@@ -223,10 +223,11 @@ class LiveConfig(Generic[M]):
                 log.warning("%s", text)
         self._said = set(complaints)
 
-    def _stays(self, problem: Problem) -> str:
-        if problem.path in self._used or (not problem.path and self._value is not None):
-            return "what was before stays"
-        return "the setting or default applies"
+    def _refusal(self, problem: Problem, *, removed: bool) -> str:
+        done = "was removed, but is needed" if removed else "is refused"
+        before = problem.path in self._used
+        stays = "what was before stays" if before else "the setting or default applies"
+        return f"{self._key(problem.path)} {done}: {problem.reason}; {stays}"
 
     def _unbuildable(self, problem: Problem) -> str:
         key = self._key(problem.path)

@@ -133,6 +133,40 @@ async def test_an_engine_without_values_is_one_warning(said: Said) -> None:
     )
 
 
+class Order(BaseModel):
+    min_items: int = 1
+    max_items: int = 50
+    enabled: bool = False
+
+    @model_validator(mode="after")
+    def in_order(self) -> Order:
+        if self.min_items > self.max_items:
+            raise ValueError("min_items must not be above max_items")
+        return self
+
+
+async def test_what_does_not_go_together_holds_up_nothing_else(
+    registry: Registry, kv: KeyValue, said: Said
+) -> None:
+    async with LiveConfig(Order, registry, "orders") as config:
+
+        async def put(name: str, value: bytes, expected: Order) -> None:
+            await kv.put(f"config/orders/{name}", value)
+            await aeventually(lambda: asyncio.sleep(0, config.value == expected))
+
+        await kv.put("config/orders/min_items", b"100")
+        await put("enabled", b"yes", Order(enabled=True))
+        await put("max_items", b"60", Order(enabled=True, max_items=60))
+        await put("max_items", b"200", Order(enabled=True, min_items=100, max_items=200))
+        await kv.delete("config/orders/max_items")
+        await put("enabled", b"no", Order(min_items=100, max_items=200))
+    clash = "min_items must not be above max_items"
+    assert [line for line in said.lines if clash in line] == [
+        f"config/orders/min_items is refused: {clash}; the setting or default applies",
+        f"config/orders/max_items was removed, but is needed: {clash}; what was before stays",
+    ]
+
+
 class Needy(BaseModel):
     url: str
 
