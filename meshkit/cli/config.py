@@ -111,7 +111,7 @@ async def put(
     """Write a value."""
     if if_absent and expect not in (None, ABSENT):
         raise typer.BadParameter("--if-absent and --expect exclude each other")
-    raw = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    raw = sys.stdin.buffer.read().removesuffix(b"\n") if value == "-" else os.fsencode(value)
     check_value(key, raw)
     wanted = ABSENT if if_absent else expect
     async with opened(registry) as reached, limit(reached) as kv:
@@ -169,6 +169,8 @@ async def rm(
     registry: Url = None,
 ) -> None:
     """Remove a value; running services fall back to their settings."""
+    if key.endswith("/") and not prefix:
+        raise ConfigError(f"{key!r} is no key; to remove all that begin with it, add --prefix")
     async with opened(registry) as reached:
         keys = await chosen(reached, key) if prefix else [full(key)]
         if prefix and not yes:

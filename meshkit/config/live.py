@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shlex
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -231,8 +232,19 @@ class LiveConfig(Generic[M]):
 
     def _unbuildable(self, problem: Problem) -> str:
         key = self._key(problem.path)
-        away = f" (the registry can't be followed: {self.error})" if self.error else ""
-        return f"{self._shown} can't be made: {key}: {problem.reason}{away}"
+        if self.error:
+            mend = f" (the registry can't be followed: {self.error})"
+        else:
+            mend = f"; set it by: {command}" if (command := self._command(problem.path)) else ""
+        return f"{self._shown} can't be made: {key}: {problem.reason}{mend}"
+
+    def _command(self, path: Path) -> str | None:
+        """Return the command that sets a value; None when no command could."""
+        urls = self._registry.url.split()
+        if not path or not self._listed.is_set() or any(url.startswith("memory:") for url in urls):
+            return None
+        words = ["meshkit", "config", "put", self._key(path).removeprefix(f"{FOLDER}/"), "VALUE"]
+        return shlex.join([*words, *(word for url in urls for word in ("--registry", url))])
 
     def _key(self, path: Path) -> str:
         return self.prefix + "/".join(path)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import BaseModel
 
+from meshkit import ConfigError, LiveConfig
 from meshkit.cli import config, dispatch
 from meshkit.registry import open_registry
 from meshkit.registry.kv import VALUE_LIMIT
@@ -107,14 +110,27 @@ def test_of_several_registries_the_first_that_has_values_counts(
     assert stored("config/orders/max_items") is None
 
 
-def test_stdin_is_stored_byte_by_byte(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    value = b"a\nb\xff\n"
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(value)))
+def test_stdin_is_stored_byte_by_byte_but_for_the_last_newline(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = b"a\nb\xff\r\n"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(value + b"\n")))
     run(capsys, "put", "orders/raw", "-")
     assert stored("config/orders/raw") == value
     answer = json.loads(run(capsys, "get", "orders/raw", "--json"))
     assert base64.b64decode(answer["base64"]) == value
     assert "value" not in answer
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(b"33\n", b"33"), (b"33", b"33"), (b"\n\n", b"\n"), (b"", b"")]
+)
+def test_one_newline_at_the_end_of_stdin_is_left_out(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, text: bytes, value: bytes
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+    run(capsys, "put", "orders/max_items", "-")
+    assert stored("config/orders/max_items") == value
 
 
 def test_values_are_printed_byte_by_byte(tmp_path: Path) -> None:
@@ -250,6 +266,11 @@ def test_changes_are_printed_as_they_come(capsys: Captured, tmp_path: Path) -> N
         (["get", "config/a"], 1, "leave it out of 'config/a'"),
         (["ls", "config/"], 1, "leave it out of 'config/'"),
         (["watch", "config/a"], 1, "leave it out of 'config/a'"),
+        (
+            ["rm", "orders/"],
+            1,
+            "'orders/' is no key; to remove all that begin with it, add --prefix",
+        ),
         (["rm", "config/", "--prefix"], 1, "leave it out of 'config/'"),
         (
             ["put", "a", "1", "--registry", "memory://"],
@@ -316,6 +337,23 @@ def test_a_registry_that_hangs_is_said_to(
     line = fails(capsys, 4, "put", "a", "2")
     assert line == "meshkit: error: local://: no answer within 0 s\n"
     lock.release()
+
+
+class Needy(BaseModel):
+    region: str
+
+
+def test_the_command_that_an_error_shows_mends_it(capsys: Captured, tmp_path: Path) -> None:
+    async def started(url: str) -> str:
+        async with LiveConfig(Needy, url, "orders/place") as config:
+            return config.value.region
+
+    for url in ("local://", f"static://users=127.0.0.1:1 local://a?dir={tmp_path}"):
+        with pytest.raises(ConfigError) as caught:
+            asyncio.run(started(url))
+        command = str(caught.value).partition("set it by: meshkit config ")[2]
+        run(capsys, *shlex.split(command.replace("VALUE", "north")))
+        assert asyncio.run(started(url)) == "north"
 
 
 def test_running_services_follow_what_is_put(any_services: Processes, tmp_path: Path) -> None:

@@ -178,14 +178,19 @@ class Unlucky(BaseModel):
 
 
 async def test_a_model_that_can_not_be_made_is_an_error_at_the_start(
-    registry: Registry, kv: KeyValue, away: Away, monkeypatch: pytest.MonkeyPatch
+    registry: Registry,
+    kv: KeyValue,
+    away: Away,
+    said: Said,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tasks = asyncio.all_tasks()
     with pytest.raises(ConfigError) as caught:
         async with LiveConfig(Needy, registry, "orders"):
             pass
     assert str(caught.value) == (
-        "Needy (config/orders/) can't be made: config/orders/url: Field required"
+        "Needy (config/orders/) can't be made: config/orders/url: Field required; "
+        "set it by: meshkit config put orders/url VALUE --registry local://"
     )
     with pytest.raises(ConfigError, match=r"config/orders/: never good$"):
         async with LiveConfig(Unlucky, registry, "orders"):
@@ -196,6 +201,12 @@ async def test_a_model_that_can_not_be_made_is_an_error_at_the_start(
         await kv.delete("config/orders/url")
         await settle_down()
         assert config.value.url == "http://a"
+    assert said.lines == [
+        "config/orders/url was removed, but is needed: Field required; what was before stays"
+    ]
+    for url in ("static://users=127.0.0.1:1", "memory://"):  # which no command can mend
+        with pytest.raises(ConfigError, match=r"config/orders/url: Field required$"):
+            await LiveConfig(Needy, url, "orders").__aenter__()
     monkeypatch.setattr(live, "FIRST_LIST", 0.3)
     with away, pytest.raises(ConfigError, match=r"Field required \(the registry can't be followed"):
         await LiveConfig(Needy, "local://", "orders").__aenter__()
