@@ -18,10 +18,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from meshkit.errors import ConfigError, RegistryUnavailable
 from meshkit.registry import Entry, KeyValue, Registry, open_registry
-from meshkit.registry.kv import ABSENT, check_key
+from meshkit.registry.kv import ABSENT, check_key, check_value
 from meshkit.registry.url import SECRET
 
 FOLDER = "config/"
@@ -70,7 +71,7 @@ async def get(key: Key, *, registry: Url = None, as_json: AsJson = False) -> Non
     async with opened(registry) as reached, limit(reached) as kv:
         entry = await kv.get(full(key))
     if entry is None:
-        raise ConfigError(f"there is no {full(key)} in the registry")
+        raise ConfigError(f"there is no {key} in {reached.url}")
     if as_json:
         print(json.dumps(describe(entry)))
         return
@@ -78,11 +79,26 @@ async def get(key: Key, *, registry: Url = None, as_json: AsJson = False) -> Non
     sys.stdout.buffer.write(entry.value if entry.value.endswith(b"\n") else entry.value + b"\n")
 
 
-@command(context_settings={"ignore_unknown_options": True})  # a value may be -5
+class Put(TyperCommand):
+    """A command that takes ``-5`` for a value; whatever else is no option is refused."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the arguments apart: first with 0 for all numbers, to find unknown options."""
+        ctx.ignore_unknown_options = False
+        self.make_parser(ctx).parse_args(["0" if is_number(each) else each for each in args])
+        ctx.ignore_unknown_options = True
+        return super().parse_args(ctx, args)
+
+
+@command(cls=Put)
 async def put(
     key: Key,
     value: Annotated[
-        str, typer.Argument(help="The text; - reads it from stdin.", show_default=False)
+        str,
+        typer.Argument(
+            help="The text; - reads it from stdin; after -- it may begin with -.",
+            show_default=False,
+        ),
     ],
     *,
     expect: Annotated[
@@ -95,28 +111,30 @@ async def put(
     """Write a value."""
     if if_absent and expect not in (None, ABSENT):
         raise typer.BadParameter("--if-absent and --expect exclude each other")
-    raw = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    raw = sys.stdin.buffer.read().removesuffix(b"\n") if value == "-" else os.fsencode(value)
+    check_value(key, raw)
     wanted = ABSENT if if_absent else expect
     async with opened(registry) as reached, limit(reached) as kv:
         entry = await kv.put(full(key), raw, expect=wanted)
     if entry is None:
         found = "there is one already" if wanted == ABSENT else f"its revision is not {wanted}"
-        raise ConfigError(f"{full(key)} is left as it is: {found}")
+        raise ConfigError(f"{key} in {reached.url} is left as it is: {found}")
     shown = {"key": key, "revision": entry.revision}
-    print(json.dumps(shown) if as_json else f"{entry.key} has revision {entry.revision}")
+    text = f"{key} has revision {entry.revision} in {reached.url}"
+    print(json.dumps(shown) if as_json else text)
 
 
 @command()
 async def ls(prefix: Prefix = "", *, registry: Url = None, as_json: AsJson = False) -> None:
     """List the values. For people, those with names of secrets are masked."""
     async with opened(registry) as reached, limit(reached) as kv:
-        entries = await kv.list(FOLDER + prefix)
+        entries = await kv.list(begin(prefix))
     if as_json:
         print(json.dumps([describe(entry) for entry in entries], indent=2))
     elif entries:
         print("\n".join(line(entry) for entry in entries))
     else:
-        print(f"no key begins with {FOLDER}{prefix}")
+        print(none(reached, prefix))
 
 
 @command()
@@ -125,7 +143,7 @@ async def watch(prefix: Prefix = "", *, registry: Url = None, as_json: AsJson = 
     seen: dict[str, Entry] = {}
     async with (
         opened(registry) as reached,
-        contextlib.aclosing(reached.kv.watch(FOLDER + prefix)) as lists,
+        contextlib.aclosing(reached.kv.watch(begin(prefix))) as lists,
     ):
         async for entries in lists:
             now = {entry.key: entry for entry in entries}
@@ -151,6 +169,8 @@ async def rm(
     registry: Url = None,
 ) -> None:
     """Remove a value; running services fall back to their settings."""
+    if key.endswith("/") and not prefix:
+        raise ConfigError(f"{key!r} is no key; to remove all that begin with it, add --prefix")
     async with opened(registry) as reached:
         keys = await chosen(reached, key) if prefix else [full(key)]
         if prefix and not yes:
@@ -158,15 +178,17 @@ async def rm(
         async with limit(reached) as kv:
             removed = [await kv.delete(each) for each in keys]
     if not any(removed):
-        raise ConfigError(f"there is no {keys[0]} in the registry")
+        raise ConfigError(f"there is no {key} in {reached.url}")
+    what = f"{sum(removed)} key{'s' * (sum(removed) != 1)}" if prefix else key
+    print(f"removed {what} from {reached.url}")
 
 
 async def chosen(registry: Registry, prefix: str) -> list[str]:
     """Return the keys that begin with this text. Raises ConfigError when there are none."""
     async with limit(registry) as kv:
-        keys = [entry.key for entry in await kv.list(FOLDER + prefix)]
+        keys = [entry.key for entry in await kv.list(begin(prefix))]
     if not keys:
-        raise ConfigError(f"no key begins with {FOLDER}{prefix}")
+        raise ConfigError(none(registry, prefix))
     return keys
 
 
@@ -175,7 +197,7 @@ def ask(keys: list[str]) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(f"{len(keys)} keys would be removed: say so by --yes")
     for key in keys[:ASKED]:
-        print(key)
+        print(short(key))
     if len(keys) > ASKED:
         print(f"... and {len(keys) - ASKED} more")
     typer.confirm(f"Remove {len(keys)} keys?", abort=True)
@@ -185,7 +207,13 @@ def opened(urls: list[str] | None) -> Registry:
     """Open the registry of these URLs, or of the settings."""
     from meshkit.settings import load_settings
 
-    return open_registry(load_settings(registry=urls or None).registry)
+    url = load_settings(registry=urls or None).registry
+    if any(each.startswith("memory://") for each in url.split()):
+        raise ConfigError(
+            "memory:// lives within one process: a command finds nothing there and keeps nothing; "
+            "choose another by --registry"
+        )
+    return open_registry(url)
 
 
 @contextlib.asynccontextmanager
@@ -198,9 +226,32 @@ async def limit(registry: Registry) -> AsyncIterator[KeyValue]:
         raise RegistryUnavailable(f"{registry.url}: no answer within {LIMIT:.0f} s") from None
 
 
+def is_number(text: str) -> bool:
+    """Whether this is a number, with a sign or without."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def full(key: str) -> str:
     """Return the key as the registry has it. Raises ConfigError when it can't be one."""
-    return check_key(FOLDER + key)
+    return begin(check_key(key))
+
+
+def begin(prefix: str) -> str:
+    """Return what the keys begin with in the registry. Raises ConfigError for a doubled folder."""
+    if prefix.startswith(FOLDER):
+        raise ConfigError(f"all keys are under {FOLDER}: leave it out of {prefix!r}")
+    return FOLDER + prefix
+
+
+def none(registry: Registry, prefix: str) -> str:
+    """Say that there are no such keys."""
+    return (
+        f"no key begins with {prefix} in {registry.url}" if prefix else f"no keys in {registry.url}"
+    )
 
 
 def short(key: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,11 +16,13 @@ from meshkit.places import place
 
 M = TypeVar("M", bound=BaseModel)
 Values = Mapping[Path, bytes]
+#: changes that are looked for one by one; when more do not go together, all are held up
+FEW = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with the value at a path; with all of them together when it is empty."""
+    """What is wrong with the value at a path; with no certain one when it is empty."""
 
     path: Path
     reason: str
@@ -53,26 +56,28 @@ def settle(model: type[M], found: Values, good: Values) -> Settled[M]:
     Raises:
         UnbuildableError: it can't be made of what was good before either.
     """
-    values, refused = dict(found), dict[Path, Problem]()
+    values, refused, clashes = dict(found), dict[Path, Problem](), dict[Path, Problem]()
     while True:
         made, problems = _try(model, values)
         if made is not None:
             return Settled(made, values, tuple(refused.values()))
         changed = {path for path in values.keys() | good if values.get(path) != good.get(path)}
         if not changed:
-            raise UnbuildableError(problems[0])
+            raise UnbuildableError(refused.get(problems[0].path, problems[0]))
         blamed = _blamed(problems, changed)
-        # What does not go together is refused together.
-        refused |= blamed or {problems[0].path: problems[0]}
-        for path in blamed or changed:
-            _restore(values, path, good)
+        if not blamed:
+            clash = _clash(model, values, good, changed, most=FEW - len(clashes))
+            clashes |= clash
+            blamed = clash or {path: _beside(path, problems[0]) for path in changed}
+        refused |= blamed
+        values = _replaced(values, blamed, good)
 
 
-def _restore(values: dict[Path, bytes], path: Path, good: Values) -> None:
-    if path in good:
-        values[path] = good[path]
-    else:
-        del values[path]
+def _replaced(values: Values, paths: Collection[Path], source: Values) -> dict[Path, bytes]:
+    """Return the values, but at these paths those of the source, which may have none."""
+    replaced = {path: source[path] for path in paths if path in source}
+    gone = set(paths) - replaced.keys()
+    return {path: raw for path, raw in values.items() if path not in gone} | replaced
 
 
 def _blamed(problems: list[Problem], changed: set[Path]) -> dict[Path, Problem]:
@@ -84,6 +89,35 @@ def _blamed(problems: list[Problem], changed: set[Path]) -> dict[Path, Problem]:
         within = (each for each in changed if each[: len(path)] == path)
         blamed |= {each: Problem(each, reason) for each in around[-1:] or within}
     return blamed
+
+
+def _clash(
+    model: type[M], values: Values, good: Values, changed: set[Path], *, most: int
+) -> dict[Path, Problem]:
+    """Return the problem by the fewest changes that do not go together with what was good before.
+
+    None when there are more than ``most``. They are found one by one: the last of the fewest that
+    fail beside those that are known; halving makes that a few attempts, however many have changed.
+    """
+    clash: list[Path] = []
+    others = sorted(changed)
+
+    def problems_with(count: int) -> list[Problem]:
+        return _try(model, _replaced(good, [*clash, *others[:count]], values))[1]
+
+    while not (problems := problems_with(0)) and others and len(clash) < most:
+        end = bisect.bisect_left(
+            range(1, len(others)), x=True, key=lambda count: bool(problems_with(count))
+        )
+        clash.append(others[end])
+        del others[end:]
+    return {path: _beside(path, problems[0]) for path in clash if problems}
+
+
+def _beside(path: Path, problem: Problem) -> Problem:
+    """Return the problem of a value that others, which may be elsewhere, do not go with."""
+    where = "" if problem.path in ((), path) else f"{'/'.join(problem.path)}: "
+    return Problem(path, where + problem.reason)
 
 
 def _try(model: type[M], values: Values) -> tuple[M | None, list[Problem]]:

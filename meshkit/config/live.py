@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shlex
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -201,8 +202,8 @@ class LiveConfig(Generic[M]):
                 complaints[entry.key] = text
         settled = settle(self._model, found, self._used)
         for problem in settled.refused:
-            text = f"{self._key(problem.path)} is refused: {problem.reason}; {self._stays(problem)}"
-            complaints[problem, found.get(problem.path)] = text
+            raw = found.get(problem.path)
+            complaints[problem, raw] = self._refusal(problem, removed=raw is None)
         self._complain(complaints)
         self._used = settled.used
         self._swap(settled.model)
@@ -223,15 +224,27 @@ class LiveConfig(Generic[M]):
                 log.warning("%s", text)
         self._said = set(complaints)
 
-    def _stays(self, problem: Problem) -> str:
-        if problem.path in self._used or (not problem.path and self._value is not None):
-            return "what was before stays"
-        return "the setting or default applies"
+    def _refusal(self, problem: Problem, *, removed: bool) -> str:
+        done = "was removed, but is needed" if removed else "is refused"
+        before = problem.path in self._used
+        stays = "what was before stays" if before else "the setting or default applies"
+        return f"{self._key(problem.path)} {done}: {problem.reason}; {stays}"
 
     def _unbuildable(self, problem: Problem) -> str:
         key = self._key(problem.path)
-        away = f" (the registry can't be followed: {self.error})" if self.error else ""
-        return f"{self._shown} can't be made: {key}: {problem.reason}{away}"
+        if self.error:
+            mend = f" (the registry can't be followed: {self.error})"
+        else:
+            mend = f"; set it by: {command}" if (command := self._command(problem.path)) else ""
+        return f"{self._shown} can't be made: {key}: {problem.reason}{mend}"
+
+    def _command(self, path: Path) -> str | None:
+        """Return the command that sets a value; None when no command could."""
+        urls = self._registry.url.split()
+        if not path or not self._listed.is_set() or any(url.startswith("memory:") for url in urls):
+            return None
+        words = ["meshkit", "config", "put", self._key(path).removeprefix(f"{FOLDER}/"), "VALUE"]
+        return shlex.join([*words, *(word for url in urls for word in ("--registry", url))])
 
     def _key(self, path: Path) -> str:
         return self.prefix + "/".join(path)

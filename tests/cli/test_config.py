@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import BaseModel
 
+from meshkit import ConfigError, LiveConfig
 from meshkit.cli import config, dispatch
 from meshkit.registry import open_registry
 from meshkit.registry.kv import VALUE_LIMIT
@@ -53,9 +56,9 @@ def stored(key: str) -> bytes | None:
 
 
 def test_what_is_put_is_got(capsys: Captured) -> None:
-    assert run(capsys, "put", "orders/max_items", "20").startswith(
-        "config/orders/max_items has revision "
-    )
+    said = run(capsys, "put", "orders/max_items", "20")
+    assert said.startswith("orders/max_items has revision ")
+    assert said.endswith(" in local://\n")
     assert stored("config/orders/max_items") == b"20"
     assert run(capsys, "get", "orders/max_items") == "20\n"
     answer = json.loads(run(capsys, "put", "orders/max_items", "-5", "--json"))
@@ -63,6 +66,34 @@ def test_what_is_put_is_got(capsys: Captured) -> None:
     assert run(capsys, "get", "orders/max_items") == "-5\n"
     run(capsys, "put", "orders/max_items", "")
     assert stored("config/orders/max_items") == b""
+
+
+def test_only_a_negative_number_begins_with_a_dash(capsys: Captured) -> None:
+    for value in ("-5", "-0.5", "-.5", "-1e-3"):
+        run(capsys, "put", "a", value, "--json")
+        assert stored("config/a") == value.encode()
+    run(capsys, "put", "--if-absent", "-5", "-7")
+    assert stored("config/-5") == b"-7"
+    for value in ("-x", "--if-absnt", "-5 x", "--json"):
+        run(capsys, "put", "a", "--", value)
+        assert stored("config/a") == value.encode()
+    for arguments in (
+        ["a", "--if-absnt"],
+        ["--if-absnt", "a", "1"],
+        ["a", "1", "--if-absnt"],
+        ["-x", "1"],
+        ["a", "-x"],
+        ["a", "-5x"],
+        ["a", "--5"],
+    ):
+        assert dispatch(["config", "put", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert "Usage: meshkit config put" in said
+        assert "No such option: -" in said
+        assert "--if-absnt" not in arguments or "Possible options: " in said
+        assert "--if-absnt" not in arguments or "--if-absent" in said
+    assert stored("config/a") == b"--json"
+    assert stored("config/-x") is None
 
 
 def test_of_several_registries_the_first_that_has_values_counts(
@@ -79,14 +110,27 @@ def test_of_several_registries_the_first_that_has_values_counts(
     assert stored("config/orders/max_items") is None
 
 
-def test_stdin_is_stored_byte_by_byte(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    value = b"a\nb\xff\n"
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(value)))
+def test_stdin_is_stored_byte_by_byte_but_for_the_last_newline(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = b"a\nb\xff\r\n"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(value + b"\n")))
     run(capsys, "put", "orders/raw", "-")
     assert stored("config/orders/raw") == value
     answer = json.loads(run(capsys, "get", "orders/raw", "--json"))
     assert base64.b64decode(answer["base64"]) == value
     assert "value" not in answer
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(b"33\n", b"33"), (b"33", b"33"), (b"\n\n", b"\n"), (b"", b"")]
+)
+def test_one_newline_at_the_end_of_stdin_is_left_out(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, text: bytes, value: bytes
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+    run(capsys, "put", "orders/max_items", "-")
+    assert stored("config/orders/max_items") == value
 
 
 def test_values_are_printed_byte_by_byte(tmp_path: Path) -> None:
@@ -103,7 +147,7 @@ def test_values_are_printed_byte_by_byte(tmp_path: Path) -> None:
 def test_put_only_if(capsys: Captured) -> None:
     run(capsys, "put", "a/b", "1", "--if-absent")
     first = revision(capsys, "a/b")
-    line = "meshkit: error: config/a/b is left as it is: "
+    line = "meshkit: error: a/b in local:// is left as it is: "
     assert fails(capsys, 1, "put", "a/b", "2", "--if-absent") == f"{line}there is one already\n"
     assert fails(capsys, 1, "put", "a/b", "2", "--expect", "0") == f"{line}there is one already\n"
     run(capsys, "put", "a/b", "2", "--expect", str(first))
@@ -113,7 +157,8 @@ def test_put_only_if(capsys: Captured) -> None:
 
 
 def test_lists_are_for_people_or_programs(capsys: Captured) -> None:
-    assert run(capsys, "ls") == "no key begins with config/\n"
+    assert run(capsys, "ls") == "no keys in local://\n"
+    assert run(capsys, "ls", "orders/") == "no key begins with orders/ in local://\n"
     assert json.loads(run(capsys, "ls", "--json")) == []
     values = {
         "auth/limit": "7",
@@ -138,15 +183,16 @@ def test_lists_are_for_people_or_programs(capsys: Captured) -> None:
 def test_removing(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("a", "a/b", "a/c", "ab", "b"):
         run(capsys, "put", key, "1")
-    assert run(capsys, "rm", "a") == ""
-    assert fails(capsys, 1, "rm", "a") == "meshkit: error: there is no config/a in the registry\n"
+    assert run(capsys, "rm", "a") == "removed a from local://\n"
+    assert fails(capsys, 1, "rm", "a") == "meshkit: error: there is no a in local://\n"
     monkeypatch.setattr("sys.stdin", io.StringIO())
     needs = "meshkit: error: 2 keys would be removed: say so by --yes\n"
     assert fails(capsys, 1, "rm", "a/", "--prefix") == needs
-    assert run(capsys, "rm", "a/", "--prefix", "--yes") == ""
+    assert run(capsys, "rm", "a/", "--prefix", "--yes") == "removed 2 keys from local://\n"
     assert run(capsys, "ls") == "ab = 1\nb = 1\n"
-    none = "meshkit: error: no key begins with config/a/\n"
+    none = "meshkit: error: no key begins with a/ in local://\n"
     assert fails(capsys, 1, "rm", "a/", "--prefix", "-y") == none
+    assert run(capsys, "rm", "b", "--prefix", "-y") == "removed 1 key from local://\n"
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y", 0), ("n", 12), ("\x04", 12)])
@@ -173,7 +219,7 @@ def test_removing_several_asks_on_a_terminal(tmp_path: Path, answer: str, left: 
     os.close(ours)
     os.close(theirs)
     assert process.returncode == (0 if answer == "y" else 1)
-    assert "config/a/09\n... and 2 more\nRemove 12 keys?" in shown
+    assert "\na/09\n... and 2 more\nRemove 12 keys?" in shown
     assert "Traceback" not in shown
     assert asyncio.run(keys()) == left
 
@@ -211,10 +257,27 @@ def test_changes_are_printed_as_they_come(capsys: Captured, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["get", "nothing/here"], 1, "there is no config/nothing/here in the registry"),
-        (["get", "a b"], 1, "invalid key 'config/a b': use words of letters"),
-        (["put", "a//b", "1"], 1, "invalid key 'config/a//b'"),
-        (["rm", "../a"], 1, "invalid key 'config/../a'"),
+        (["get", "nothing/here"], 1, "there is no nothing/here in local://"),
+        (["get", "a b"], 1, "invalid key 'a b': use words of letters"),
+        (["put", "a//b", "1"], 1, "invalid key 'a//b'"),
+        (["put", "/orders/x", "1"], 1, "invalid key '/orders/x'"),
+        (["rm", "../a"], 1, "invalid key '../a'"),
+        (["put", "config/a", "1"], 1, "all keys are under config/: leave it out of 'config/a'"),
+        (["get", "config/a"], 1, "leave it out of 'config/a'"),
+        (["ls", "config/"], 1, "leave it out of 'config/'"),
+        (["watch", "config/a"], 1, "leave it out of 'config/a'"),
+        (
+            ["rm", "orders/"],
+            1,
+            "'orders/' is no key; to remove all that begin with it, add --prefix",
+        ),
+        (["rm", "config/", "--prefix"], 1, "leave it out of 'config/'"),
+        (
+            ["put", "a", "1", "--registry", "memory://"],
+            1,
+            "keeps nothing; choose another by --registry",
+        ),
+        (["ls", "--registry", "memory://a local://"], 1, "memory:// lives within one process"),
         (
             ["put", "a", "x" * (VALUE_LIMIT // 8) * 2, "--registry", "nowhere"],
             1,
@@ -246,7 +309,7 @@ def test_a_value_that_is_too_large_is_refused(
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=raw))
     line = fails(capsys, 1, "put", "a", "-")
     size = f"has {VALUE_LIMIT + 1} bytes; a registry holds at most {VALUE_LIMIT}"
-    assert line == f"meshkit: error: the value of 'config/a' {size}\n"
+    assert line == f"meshkit: error: the value of 'a' {size}\n"
 
 
 def test_wrong_usage_is_said(capsys: Captured) -> None:
@@ -274,6 +337,23 @@ def test_a_registry_that_hangs_is_said_to(
     line = fails(capsys, 4, "put", "a", "2")
     assert line == "meshkit: error: local://: no answer within 0 s\n"
     lock.release()
+
+
+class Needy(BaseModel):
+    region: str
+
+
+def test_the_command_that_an_error_shows_mends_it(capsys: Captured, tmp_path: Path) -> None:
+    async def started(url: str) -> str:
+        async with LiveConfig(Needy, url, "orders/place") as config:
+            return config.value.region
+
+    for url in ("local://", f"static://users=127.0.0.1:1 local://a?dir={tmp_path}"):
+        with pytest.raises(ConfigError) as caught:
+            asyncio.run(started(url))
+        command = str(caught.value).partition("set it by: meshkit config ")[2]
+        run(capsys, *shlex.split(command.replace("VALUE", "north")))
+        assert asyncio.run(started(url)) == "north"
 
 
 def test_running_services_follow_what_is_put(any_services: Processes, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import (
@@ -195,10 +195,96 @@ class Range(BaseModel):
 def test_what_does_not_go_together_is_refused_together() -> None:
     good = at(least="3", most="5")
     settled = settle(Range, at(least="8", most="5", title="new"), good)
-    assert (settled.model, dict(settled.used)) == (Range(least=3, most=5), good)
-    assert settled.refused == (Problem((), "least 8 is more than most 5"),)
+    assert settled.model == Range(least=3, most=5, title="new")  # no part of the clash
+    assert dict(settled.used) == good | at(title="new")
+    assert settled.refused == (Problem(("least",), "least 8 is more than most 5"),)
     assert settle(Range, at(least="8", most="9"), good).model == Range(least=8, most=9)
     assert settle(Range, at(least="11"), {}).model == Range()
+    settled = settle(Range, at(least="9", most="7", title="new"), {})
+    assert settled.model == Range(title="new")
+    assert settled.refused == tuple(
+        Problem((name,), "least 9 is more than most 7") for name in ("most", "least")
+    )
+
+
+def test_what_is_removed_may_not_go_with_the_rest() -> None:
+    good = at(least="20", most="30", title="old")
+    settled = settle(Range, at(least="20", title="new"), good)
+    assert settled.model == Range(least=20, most=30, title="new")
+    assert settled.refused == (Problem(("most",), "least 20 is more than most 10"),)
+
+
+class Many(BaseModel):
+    sizes: dict[str, int] = {}
+    most: int = 50
+    tried: ClassVar[int] = 0
+
+    @model_validator(mode="after")
+    def together(self) -> Many:
+        type(self).tried += 1
+        if sum(size for name, size in self.sizes.items() if name.startswith("big")) > 100:
+            raise ValueError("too much")
+        return self
+
+    @field_validator("most")
+    @classmethod
+    def enough(cls, value: int, info: ValidationInfo) -> int:
+        if value < len([size for size in info.data["sizes"].values() if size == 7]):
+            raise ValueError("fewer than sevens")
+        return value
+
+
+def test_of_many_values_few_are_held_up_and_few_attempts_are_made() -> None:
+    sizes = {f"sizes__{n:03}": "1" for n in range(500)}
+    big = {"sizes__big1": "60", "sizes__big2": "60", "sizes__big3": "30"}
+    Many.tried = 0
+    settled = settle(Many, at(**sizes, **big), {})
+    assert Many.tried < 50
+    assert {problem.path for problem in settled.refused} == {("sizes", "big1"), ("sizes", "big2")}
+    assert settled.used.keys() == at(**sizes, sizes__big3="").keys()
+
+
+def test_when_too_many_do_not_go_together_all_are_held_up() -> None:
+    sizes = {f"sizes__big{n:03}": "1" for n in range(300)}
+    Many.tried = 0
+    settled = settle(Many, at(**sizes, most="60"), {})
+    assert Many.tried < 200
+    assert (settled.model, dict(settled.used)) == (Many(), {})
+    assert len(settled.refused) == 301
+    assert {problem.reason for problem in settled.refused} == {"too much"}
+
+
+def test_another_field_that_complains_is_named() -> None:
+    settled = settle(Many, at(most="1", sizes__a="7", sizes__b="7"), at(most="1"))
+    assert set(settled.refused) == {
+        Problem(("sizes", name), "most: fewer than sevens") for name in "ab"
+    }
+    assert settled.model == Many(most=1)
+
+
+def test_a_validator_that_changes_its_mind_loses_nothing_unsaid() -> None:
+    class Fickle(BaseModel):
+        one: int = 1
+        two: int = 2
+        moods: ClassVar[list[bool]] = [False]
+
+        @model_validator(mode="after")
+        def check(self) -> Fickle:
+            if self.moods and not self.moods.pop():
+                raise ValueError("not now")
+            return self
+
+    settled = settle(Fickle, at(one="10", two="20"), {})
+    assert settled.model == Fickle()
+    assert {problem.path for problem in settled.refused} == {("one",), ("two",)}
+
+
+def test_required_values_that_are_refused_are_why_a_model_can_not_be_made() -> None:
+    class Strict(BaseModel):
+        count: int
+
+    with pytest.raises(UnbuildableError, match="should be a valid integer"):
+        settle(Strict, at(count="many"), {})
 
 
 def test_a_validator_with_a_bug_is_a_refusal() -> None:
@@ -248,8 +334,9 @@ def test_secrets_are_never_in_what_is_said() -> None:
         "api_token": "value_error",
         "pin": "value_error",
     }
-    reasons = refused(Login, user="nobody", api_token="s3cret", credentials__me="hush")
-    assert reasons == {"": "nobody has *** and {'me': '***'}"}
+    known = at(api_token="s3cret", credentials__me="hush")
+    problems = settle(Login, known | at(user="nobody"), known).refused
+    assert problems == (Problem(("user",), "nobody has *** and {'me': '***'}"),)
 
 
 def test_unknown_paths_are_known_as_such() -> None:

@@ -133,6 +133,40 @@ async def test_an_engine_without_values_is_one_warning(said: Said) -> None:
     )
 
 
+class Order(BaseModel):
+    min_items: int = 1
+    max_items: int = 50
+    enabled: bool = False
+
+    @model_validator(mode="after")
+    def in_order(self) -> Order:
+        if self.min_items > self.max_items:
+            raise ValueError("min_items must not be above max_items")
+        return self
+
+
+async def test_what_does_not_go_together_holds_up_nothing_else(
+    registry: Registry, kv: KeyValue, said: Said
+) -> None:
+    async with LiveConfig(Order, registry, "orders") as config:
+
+        async def put(name: str, value: bytes, expected: Order) -> None:
+            await kv.put(f"config/orders/{name}", value)
+            await aeventually(lambda: asyncio.sleep(0, config.value == expected))
+
+        await kv.put("config/orders/min_items", b"100")
+        await put("enabled", b"yes", Order(enabled=True))
+        await put("max_items", b"60", Order(enabled=True, max_items=60))
+        await put("max_items", b"200", Order(enabled=True, min_items=100, max_items=200))
+        await kv.delete("config/orders/max_items")
+        await put("enabled", b"no", Order(min_items=100, max_items=200))
+    clash = "min_items must not be above max_items"
+    assert [line for line in said.lines if clash in line] == [
+        f"config/orders/min_items is refused: {clash}; the setting or default applies",
+        f"config/orders/max_items was removed, but is needed: {clash}; what was before stays",
+    ]
+
+
 class Needy(BaseModel):
     url: str
 
@@ -144,14 +178,19 @@ class Unlucky(BaseModel):
 
 
 async def test_a_model_that_can_not_be_made_is_an_error_at_the_start(
-    registry: Registry, kv: KeyValue, away: Away, monkeypatch: pytest.MonkeyPatch
+    registry: Registry,
+    kv: KeyValue,
+    away: Away,
+    said: Said,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tasks = asyncio.all_tasks()
     with pytest.raises(ConfigError) as caught:
         async with LiveConfig(Needy, registry, "orders"):
             pass
     assert str(caught.value) == (
-        "Needy (config/orders/) can't be made: config/orders/url: Field required"
+        "Needy (config/orders/) can't be made: config/orders/url: Field required; "
+        "set it by: meshkit config put orders/url VALUE --registry local://"
     )
     with pytest.raises(ConfigError, match=r"config/orders/: never good$"):
         async with LiveConfig(Unlucky, registry, "orders"):
@@ -162,6 +201,12 @@ async def test_a_model_that_can_not_be_made_is_an_error_at_the_start(
         await kv.delete("config/orders/url")
         await settle_down()
         assert config.value.url == "http://a"
+    assert said.lines == [
+        "config/orders/url was removed, but is needed: Field required; what was before stays"
+    ]
+    for url in ("static://users=127.0.0.1:1", "memory://"):  # which no command can mend
+        with pytest.raises(ConfigError, match=r"config/orders/url: Field required$"):
+            await LiveConfig(Needy, url, "orders").__aenter__()
     monkeypatch.setattr(live, "FIRST_LIST", 0.3)
     with away, pytest.raises(ConfigError, match=r"Field required \(the registry can't be followed"):
         await LiveConfig(Needy, "local://", "orders").__aenter__()

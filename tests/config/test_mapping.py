@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from hypothesis import given, settings, strategies as st
-from pydantic import (
-    SecretStr,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from meshkit.config.fields import Path, slots
 from meshkit.config.layers import settle
@@ -103,3 +101,37 @@ def test_whatever_is_found_a_model_comes_out_and_nothing_else_is_lost(
         assert settled.used.get(path) in (values.get(path), before.used.get(path))
     if not settled.refused:
         assert dict(settled.used) == values
+
+
+class Budget(BaseModel):
+    """Nothing is negative, and all of it is at most a hundred."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[int, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def together(self) -> Budget:
+        if sum(self.__pydantic_extra__.values()) > 100:
+            raise ValueError("too much")
+        return self
+
+
+AMOUNTS = st.dictionaries(WORDS, st.integers(-5, 120), max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(amounts=AMOUNTS, before=AMOUNTS)
+def test_whatever_is_held_up_by_others_is_named(
+    amounts: dict[str, int], before: dict[str, int]
+) -> None:
+    def written(values: dict[str, int]) -> dict[Path, bytes]:
+        return {(name,): str(value).encode() for name, value in values.items()}
+
+    found = written(amounts)
+    good = settle(Budget, written(before), {}).used
+    settled = settle(Budget, found, good)
+    held_up = {path for path in found.keys() | good if settled.used.get(path) != found.get(path)}
+    refused = {problem.path for problem in settled.refused}
+    assert held_up <= refused
+    assert all(settled.used.get(path) == good.get(path) for path in refused)
+    assert sum(map(int, settled.used.values())) <= 100
