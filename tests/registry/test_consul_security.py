@@ -1,5 +1,6 @@
 """Tokens and certificates, against agents that insist on them."""
 
+import functools
 import logging
 import subprocess
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ import pytest
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable, RegistryUrlError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, open_registry
+from meshkit.runtime.registration import Registration
 from meshkit.testing.registry_fixtures import open_files
 from meshkit.testing.watched import Watched
 from tests.servers import Consul
+from tests.support.waiting import aeventually
 
 pytestmark = pytest.mark.consul
 
@@ -91,6 +94,32 @@ async def test_refusals_name_the_request_and_never_the_token(
     shown.append(caplog.text)
     assert not [text for text in shown for secret in (token, powerless, BOGUS) if secret in text]
     assert not [text for text in shown if "\n" in text and text != caplog.text]
+
+
+async def test_to_deregister_what_is_unknown_is_no_error(guarded: Consul, token: str) -> None:
+    async with open_registry(f"{guarded.url}?token={token}") as registry:
+        await registry.deregister("users-nobody")
+        await registry.register(USERS)
+        await registry.deregister(USERS.id)
+        await registry.deregister(USERS.id)
+
+
+async def test_who_was_never_registered_is_not_said_to_be_left(
+    guarded: Consul, powerless: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "meshkit")
+    for query in ("", f"?token={powerless}", f"?token={BOGUS}"):
+        url = f"{guarded.url}{query}"
+        registration = Registration(functools.partial(open_registry, url), USERS, lag_limit=5.0)
+        registration.start()
+        await aeventually(lambda: failed(registration))  # noqa: B023 - awaited at once
+        await registration.stop()
+    assert caplog.text.count("can't register with") == 3
+    assert "could not deregister" not in caplog.text
+
+
+async def failed(registration: Registration) -> bool:
+    return registration.state.startswith("retrying")
 
 
 async def test_an_unknown_token_may_not_read(guarded: Consul) -> None:

@@ -8,7 +8,7 @@ import socket
 import ssl
 
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
-from meshkit.registry.consul.connection import Address, Closed, Refused
+from meshkit.registry.consul.connection import Address, Closed, NotConnected, Refused
 
 # A connection beyond Consul's limit for one client address is accepted and closed at once,
 # without an answer. One that ends later was lost with its server.
@@ -29,7 +29,10 @@ def from_exchange(error: Exception, address: Address, *, lasted: float) -> Regis
         hint = LIMIT_HINT if is_refusal(error, lasted=lasted) else ""
         return RegistryUnavailable(f"Consul at {address} closed the connection{hint}")
     if isinstance(error, OSError):
-        return RegistryUnavailable(f"Consul at {address} can't be reached: {_reason(error)}")
+        unsent = isinstance(error, (socket.gaierror, ConnectionRefusedError, NotConnected))
+        return RegistryUnavailable(
+            f"Consul at {address} can't be reached: {_reason(error)}", undone=unsent
+        )
     return RegistryUnavailable(f"what answers at {address} does not speak HTTP: {error}")
 
 
