@@ -53,6 +53,9 @@ def from_status(status: int, body: str, address: Address, *, request: str) -> Re
             f"Consul at {address} refused {request}: {reason}; "
             "check that the token may read and write this service"
         )
+    # Where Consul itself answers 404, it says what is unknown.
+    if status in (404, 405) and "unknown" not in reason.lower():
+        return not_consul(address, request=request, how=f"with {status}")
     if status == 400 and "HTTPS" in reason:
         return RegistryUnavailable(f"Consul at {address} expects TLS; use consul+tls://")
     if status == 429 or status >= 500:
@@ -65,10 +68,10 @@ def too_slow(address: Address, limit: float) -> RegistryError:
     return RegistryUnavailable(f"Consul at {address} did not answer within {limit:.0f} s")
 
 
-def not_consul(address: Address, *, request: str) -> RegistryError:
-    """Return the error for a success that is none of Consul's."""
+def not_consul(address: Address, *, request: str, how: str = "in another form") -> RegistryError:
+    """Return the error for an answer that is none of Consul's."""
     return RegistryError(
-        f"what answers at {address} is not Consul: {request} was answered in another form"
+        f"what answers at {address} is not Consul: {request} was answered {how}", undone=True
     )
 
 
