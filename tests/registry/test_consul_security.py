@@ -144,6 +144,42 @@ async def test_an_empty_list_hints_once_at_the_permission(
     assert "lists no instance of users" in hints[0]
 
 
+async def test_without_a_token_a_hint_at_the_permission_is_a_warning(
+    guarded: Consul, token: str, consul: Consul, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "meshkit")
+    for agent in (consul, guarded):  # the former has no ACLs: nothing is to be said
+        async with open_registry(agent.url) as registry:
+            assert await registry.services() == ()
+            assert (await registry.instances("users")).instances == ()
+            assert await registry.kv.list("config/users/") == ()
+    services, keys = (record for record in caplog.records if "lists no" in record.getMessage())
+    assert {services.levelname, keys.levelname} == {"WARNING"}
+    advice = "by ?token= or CONSUL_HTTP_TOKEN"
+    assert services.getMessage() == (
+        f"Consul at {guarded.address} lists no service, and hides what may not be read without a "
+        f"token; give one that has service:read and node:read, {advice}"
+    )
+    assert "no key that begins with meshkit/config/users/" in keys.getMessage()
+    assert keys.getMessage().endswith(f"key:read, {advice}")
+
+
+async def test_a_refusal_of_a_key_says_so(guarded: Consul, powerless: str) -> None:
+    guarded.put("/v1/kv/meshkit/config/users/size", "1")
+    async with open_registry(f"{guarded.url}?token={powerless}") as registry:
+        for refused in (
+            registry.kv.get("config/users/size"),
+            registry.kv.put("config/users/size", b"2"),
+            registry.kv.delete("config/users/size"),
+        ):
+            with pytest.raises(RegistryDenied) as caught:
+                await refused
+            assert str(caught.value).endswith(
+                "meshkit/config/users/size: Permission denied; check that the token "
+                "(?token= or CONSUL_HTTP_TOKEN) may read and write this key"
+            )
+
+
 async def test_a_rotated_token_file_is_used_at_once(
     guarded: Consul, token: str, tmp_path: Path
 ) -> None:

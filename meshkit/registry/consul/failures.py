@@ -41,8 +41,18 @@ def is_refusal(error: Exception, *, lasted: float) -> bool:
     return isinstance(error, Refused) and lasted < AT_ONCE
 
 
-def from_status(status: int, body: str, address: Address, *, request: str) -> RegistryError:
-    """Translate an answer that is no success; ``request`` is its method and path."""
+def from_status(
+    status: int, body: str, address: Address, *, request: str, about: str
+) -> RegistryError:
+    """Translate an answer that is no success.
+
+    Args:
+        status: of HTTP.
+        body: the reason, or a web page.
+        address: who answered.
+        request: method and path.
+        about: what was asked for, "service" or "key".
+    """
     if body.lstrip().startswith("<"):  # a web page
         return not_consul(address, request=request)
     reason = " ".join(body.split()) or "no reason given"
@@ -51,7 +61,7 @@ def from_status(status: int, body: str, address: Address, *, request: str) -> Re
     if status in (401, 403):
         return RegistryDenied(
             f"Consul at {address} refused {request}: {reason}; "
-            "check that the token may read and write this service"
+            f"check that the token (?token= or CONSUL_HTTP_TOKEN) may read and write this {about}"
         )
     # Where Consul itself answers 404, it says what is unknown.
     if status in (404, 405) and "unknown" not in reason.lower():
