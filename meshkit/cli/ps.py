@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from meshkit.cli import colored
-from meshkit.errors import RegistryUnavailable
+from meshkit.errors import RegistryError, RegistryUnavailable
 from meshkit.model import Instance, Status
 from meshkit.registry import Registry, open_registry
 
@@ -59,7 +59,8 @@ async def show(url: str, service: str | None, *, as_json: bool, watch: bool) -> 
         while True:
             instances = await read(registry, service)
             if instances != seen or not as_json:
-                print(render(instances, registry.url, as_json=as_json, watch=watch), flush=True)
+                empty = "" if instances or as_json else await nobody(registry, service)
+                print(render(instances, empty, as_json=as_json, watch=watch), flush=True)
             if not watch:
                 return
             seen = instances
@@ -78,12 +79,25 @@ async def read(registry: Registry, service: str | None) -> list[Instance]:
     return sorted(found, key=lambda each: (each.service, each.started_at, each.id))
 
 
-def render(instances: list[Instance], url: str, *, as_json: bool, watch: bool) -> str:
-    """Return the text to print."""
+async def nobody(registry: Registry, service: str | None) -> str:
+    """Say that there are no instances; of one service, also which others there are."""
+    if service is None:
+        return f"no instance is registered in {registry.url}"
+    text = f"no instance of {service} is registered in {registry.url}"
+    try:
+        async with asyncio.timeout(READ_LIMIT):
+            names = [each.name for each in await registry.services()]
+    except (RegistryError, TimeoutError):  # not every registry, and not everybody, can list them
+        return text
+    return f"{text}; there are: {', '.join(names)}" if names else text
+
+
+def render(instances: list[Instance], empty: str, *, as_json: bool, watch: bool) -> str:
+    """Return the text to print; ``empty`` is said when there are none."""
     if as_json:
         return json.dumps([describe(each) for each in instances], indent=None if watch else 2)
     color = colored(sys.stdout.isatty())
-    text = table(instances, color=color) if instances else f"no instance is registered in {url}"
+    text = table(instances, color=color) if instances else empty
     return f"{CLEAR if watch and sys.stdout.isatty() else ''}{text}"
 
 

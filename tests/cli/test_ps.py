@@ -14,7 +14,7 @@ import pytest
 
 from meshkit import Endpoint, Instance, Status
 from meshkit.cli import dispatch
-from meshkit.cli.ps import COLUMNS, duration, table
+from meshkit.cli.ps import COLUMNS, duration, nobody, table
 from meshkit.registry import Registry, open_registry
 from tests.cli.command import running
 from tests.support.waiting import eventually
@@ -96,7 +96,15 @@ def test_one_service_alone(
 ) -> None:
     registered(USERS, LEDGER)
     assert [each["id"] for each in json.loads(ps(capsys, "ledger", "--json"))] == [LEDGER.id]
-    assert ps(capsys, "nobody") == "no instance is registered in local://\n"
+    said = "no instance of nobody is registered in local://; there are: ledger, users\n"
+    assert ps(capsys, "nobody") == said
+
+
+async def test_not_every_registry_can_list_the_others() -> None:
+    async with open_registry("dns://127.0.0.1:1/test") as registry:
+        assert await nobody(registry, "users") == (
+            f"no instance of users is registered in {registry.url}"
+        )
 
 
 def test_another_registry(
