@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from meshkit.cli import colored
+from meshkit.cli.outage import Outage
 from meshkit.errors import RegistryError, RegistryUnavailable
 from meshkit.model import Instance, Status
 from meshkit.registry import Registry, open_registry
@@ -53,18 +54,39 @@ def ps(
 
 
 async def show(url: str, service: str | None, *, as_json: bool, watch: bool) -> None:
-    """Print the instances once, or on every change. Raises RegistryError when it can't be read."""
+    """Print the instances once, or on every change.
+
+    Raises:
+        RegistryError: it can't be read. A watch goes on over an outage.
+    """
     async with open_registry(url) as registry:
-        seen: list[Instance] | None = None
+        outage = Outage(registry.url)
+        seen: object = None
         while True:
-            instances = await read(registry, service)
-            if instances != seen or not as_json:
+            try:
+                instances = await read(registry, service)
                 empty = "" if instances or as_json else await nobody(registry, service)
-                print(render(instances, empty, as_json=as_json, watch=watch), flush=True)
+            except RegistryError as error:
+                outage.begins(error)
+            else:
+                outage.ends()
+                text = render(instances, empty, as_json=as_json, watch=watch)
+                now = visible(instances, text, as_json=as_json)
+                if now != seen:
+                    print(text, flush=True)
+                seen = now
             if not watch:
                 return
-            seen = instances
             await asyncio.sleep(REFRESH)
+
+
+def visible(instances: list[Instance], text: str, *, as_json: bool) -> object:
+    """Return what has to differ for another print; of ages only a terminal is kept up to date."""
+    if as_json:
+        return instances
+    if sys.stdout.isatty() or not instances:
+        return text
+    return [row(each)[:-1] for each in instances]
 
 
 async def read(registry: Registry, service: str | None) -> list[Instance]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import signal
@@ -155,3 +156,17 @@ def test_watching_prints_a_line_for_each_change(
         eventually(lambda: shown() == [[LEDGER.id], [LEDGER.id, USERS.id]])
         assert command.stop(signal.SIGINT) == 0
         assert command.err == ""
+
+
+def test_watching_prints_no_table_twice(
+    registered: Callable[..., Registry], tmp_path: Path
+) -> None:
+    """Of what a table does not show, and of ages, a log is not to be filled."""
+    registered(USERS)
+    with running("ps", "--watch", folder=tmp_path) as command:
+        eventually(lambda: USERS.id in command.out)
+        registered(dataclasses.replace(USERS, metadata={"a": "b"}))
+        time.sleep(2.5)  # two reads more, at least
+        registered(LEDGER)
+        eventually(lambda: LEDGER.id in command.out)
+        assert command.out.count("SERVICE") == 2
