@@ -19,6 +19,7 @@ from meshkit.registry.base import Registry
 
 RETRY_CAP = 5.0
 SAVE_DELAY = 0.5
+SILENCE = 1.0  # seconds in which a registry that works has answered
 OLD = 60.0  # seconds after which a saved list is history, and nothing is missing from a new one
 
 log = logging.getLogger("meshkit.discovery")
@@ -27,8 +28,9 @@ log = logging.getLogger("meshkit.discovery")
 class Subscription(Followed):
     """Follows one service in one registry.
 
-    The last good list is kept for as long as the registry is away, marked stale, and the one on
-    disk serves a consumer that starts meanwhile. A drop of more than half is doubted for
+    The last good list is kept for as long as the registry is away, marked stale. The one on disk
+    serves a consumer that starts meanwhile: once the registry has failed, or been silent for a
+    second, because what it says itself is newer. A drop of more than half is doubted for
     ``registry.settle`` seconds and then confirmed by a second read.
     """
 
@@ -39,20 +41,22 @@ class Subscription(Followed):
         self._recovered_at = -math.inf
         self._listed: Snapshot | None = None  # by the watch, before any doubt
         self._saved: Snapshot | None = None  # what only the disk knows
-        self._outdated = False  # the list in use is from the disk, and was old when it was read
+        self._outdated = False  # what the disk knew was old when it was read
+        self._silence: asyncio.TimerHandle | None = None
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
         self._closed = False
         if cache is not None and (saved := cache.load(service)) is not None:
             self._saved, self._outdated = saved, saved.age > OLD
-            self._publish(saved)
+            self._silence = asyncio.get_running_loop().call_later(SILENCE, self._use_saved)
         self._task = asyncio.create_task(self._run(), name=f"meshkit-subscription-{service}")
 
     async def aclose(self) -> None:
         """See :class:`Followed`."""
         self._closed = True
-        if self._save is not None:
-            self._save.cancel()
+        for timer in (self._save, self._silence):
+            if timer is not None:
+                timer.cancel()
         self._write()
         tasks = [task for task in (self._confirmation, self._task) if task is not None]
         for task in tasks:
@@ -80,7 +84,8 @@ class Subscription(Followed):
             self.error = None
             self._recovered_at = time.monotonic()
         self._listed = snapshot
-        self._publish(self._believed(self._completed(snapshot)))
+        old = self.snapshot or self._saved
+        self._publish(self._believed(old, self._completed(snapshot)))
         self._outdated = False
 
     def _completed(self, listed: Snapshot) -> Snapshot:
@@ -98,9 +103,8 @@ class Subscription(Followed):
         self._saved = dataclasses.replace(self._saved, instances=unheard)
         return keep_missing(self._saved, listed)
 
-    def _believed(self, snapshot: Snapshot) -> Snapshot:
+    def _believed(self, old: Snapshot | None, snapshot: Snapshot) -> Snapshot:
         """Return the list; while a loss is doubted, those who vanished are still in it."""
-        old = self.snapshot
         if old is None or not self._is_doubtful(old, snapshot):
             return snapshot
         if self._confirmation is None:
@@ -141,7 +145,13 @@ class Subscription(Followed):
         newer = self._listed is not None and self._listed is not listed
         self._publish(self._completed(self._listed if newer and self._listed else snapshot))
 
+    def _use_saved(self) -> None:
+        """Go on with what the disk knows, unless the registry has answered already."""
+        if self.snapshot is None and self._saved is not None:
+            self._publish(self._saved)
+
     def _lost(self, error: RegistryError) -> None:
+        self._use_saved()
         if self.error is None:
             have = "the last good list stays in use" if self.snapshot else "no list is known yet"
             log.warning("%s: the registry can't be followed: %s; %s", self.service, error, have)

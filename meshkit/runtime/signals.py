@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP: the first asks for an orderly stop, the second ends at once."""
+"""SIGTERM, SIGINT and SIGHUP: the first asks for an orderly stop, a second one ends at once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Some senders, timeout(1) among them, signal the process and then its whole group.
+ECHO = 0.2
 
 log = logging.getLogger("meshkit")
 
@@ -30,6 +33,7 @@ class StopSignals:
 
     def __init__(self, limit: float) -> None:
         self.received: int | None = None
+        self._received_at = 0.0
         self._limit = limit
         self._asked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -58,8 +62,10 @@ class StopSignals:
 
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
+            if number == self.received and time.monotonic() - self._received_at < ECHO:
+                return
             end(number)
-        self.received = number
+        self.received, self._received_at = number, time.monotonic()
         # A daemon: it goes on when all else has ended and something still holds the process.
         self._overdue = threading.Timer(self._limit, self._force, (number,))
         self._overdue.daemon = True

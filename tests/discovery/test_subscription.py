@@ -300,8 +300,7 @@ async def test_a_consumer_starts_with_the_list_on_disk_while_the_registry_is_awa
         good = await subscription.known()
     registry.failure = away()
     async with following(registry, cache) as subscription:
-        at_once = subscription.snapshot
-        assert at_once is not None
+        at_once = await subscription.known()
         assert at_once.stale
         assert at_once.instances == good.instances
         assert at_once.read_at >= good.read_at
@@ -418,6 +417,35 @@ async def test_an_old_list_on_disk_is_replaced_and_not_merged(
         await until(subscription, 1)
 
 
+async def test_what_the_registry_says_goes_before_the_disk(
+    registry: Commanded, cache: SnapshotCache
+) -> None:
+    """A call that comes first must not be sent after instances that have been replaced."""
+    cache.save(Snapshot(service=SERVICE, instances=()))
+    await registry.put(instance(1))
+    async with following(registry, cache) as subscription:
+        assert subscription.snapshot is None
+        first = await subscription.known()
+        assert numbers(first) == [1]
+        assert not first.stale
+
+
+async def test_a_registry_that_is_silent_does_not_keep_the_disk_from_callers(
+    registry: Commanded, cache: SnapshotCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(Commanded):
+        async def watch(self, service: str) -> AsyncGenerator[Snapshot, None]:
+            await asyncio.Event().wait()
+            yield Snapshot(service=service, instances=())
+
+    monkeypatch.setattr(subscription_module, "SILENCE", 0.1)
+    cache.save(Snapshot(service=SERVICE, instances=(instance(1),)))
+    async with following(Silent("silent"), cache) as subscription:
+        first = await subscription.known()
+        assert numbers(first) == [1]
+        assert first.stale
+
+
 async def test_a_list_that_may_be_incomplete_is_completed_from_disk(
     registry: Commanded, cache: SnapshotCache
 ) -> None:
@@ -434,6 +462,7 @@ async def test_a_list_that_may_be_incomplete_is_completed_from_disk(
     partly = Incomplete("partly")
     await partly.put(instance(1), instance(9))
     async with following(partly, cache) as subscription:
+        await subscription.known()
 
         async def shown(*wanted: int) -> bool:
             return numbers(subscription.snapshot) == list(wanted)

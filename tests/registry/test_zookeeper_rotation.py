@@ -88,7 +88,7 @@ async def refusal(registry: Registry, lease: Lease) -> RegistryDenied:
 async def test_an_expired_certificate_is_named_and_the_next_one_is_shown(
     server: ZooKeeper, certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "meshkit.zookeeper")
+    caplog.set_level(logging.INFO, "meshkit")
     url = url_of(server, certificates)
     async with open_registry(url) as registry:
         lease = await registry.register(USERS)
@@ -118,7 +118,7 @@ async def test_an_expired_certificate_is_named_and_the_next_one_is_shown(
 async def test_files_that_cannot_be_used_are_named_once_and_the_earlier_ones_stay(
     server: ZooKeeper, certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "meshkit.zookeeper")
+    caplog.set_level(logging.INFO, "meshkit")
     cert, key = certificates.cert("client"), certificates.key("client")
     whole = cert.read_bytes()
     async with open_registry(url_of(server, certificates)) as registry:
@@ -135,10 +135,29 @@ async def test_files_that_cannot_be_used_are_named_once_and_the_earlier_ones_sta
         cert.write_bytes(whole[: len(whole) // 2])
         (line,) = await after_restart()
         assert "the earlier ones stay in use" in line
-        assert f"cert={cert} and key={key} can't be used together" in line
+        assert f"cert= names {cert}, and it and the key in {key} can't be used together" in line
         cert.unlink()
         (line,) = await after_restart()
         assert "No such file or directory" in line
         certificates.issue("client")
         (line,) = await after_restart()
         assert line.endswith("the new ones are used from now on")
+
+
+async def test_lost_data_is_found_out_by_tls_too(
+    server: ZooKeeper, certificates: Certificates
+) -> None:
+    """Long before the session's time is up."""
+    async with open_registry(f"{url_of(server, certificates)}&session=40") as registry:
+        lease = await registry.register(USERS)
+        for _ in range(20):
+            await registry.register(USERS)
+        async with Watched(registry.watch("users"), patience=20) as watched:
+            assert (await watched.next()).up
+            server.kill()
+            server.empty()
+            await asyncio.to_thread(server.start)
+            with pytest.raises(RegistryUnavailable, match="come back without data"):
+                await watched.next()
+        await aeventually(lambda: registered(registry, lease))
+        await registry.renew(lease)

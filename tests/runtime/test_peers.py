@@ -174,6 +174,16 @@ async def test_a_second_signal_ends_at_once(services: Processes) -> None:
         assert code == 128 + number
 
 
+async def test_a_signal_that_is_sent_twice_at_once_counts_once(services: Processes) -> None:
+    """As by timeout(1), which signals its child and then the whole group."""
+    service = services.start("echo:Echo").ready()
+    service.send(signal.SIGTERM)
+    service.send(signal.SIGTERM)
+    assert await asyncio.to_thread(service.wait, 20) == 0
+    async with Mesh("local://") as mesh:
+        assert (await snapshot(mesh)).instances == ()
+
+
 async def test_a_process_forked_by_a_handler_does_not_keep_the_instance_alive(
     services: Processes,
 ) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from meshkit.model import Endpoint
-from meshkit.registry.consul.certificates import Certificates
+from meshkit.registry.certificates import Certificates
 from meshkit.registry.consul.tokens import TokenCall, call_for_token, read_token_file
 
 DEFAULT = Endpoint("127.0.0.1", 8500)

@@ -11,7 +11,7 @@ from typing import Any
 
 from meshkit.errors import RegistryUrlError
 from meshkit.model import Endpoint
-from meshkit.registry.consul.certificates import Certificates, Unusable
+from meshkit.registry.certificates import Certificates, Unusable
 from meshkit.registry.consul.options import DEFAULT, TLS_SCHEME, UNIX_SCHEME, ConsulOptions
 from meshkit.registry.consul.tokens import find_token_call, is_word
 from meshkit.registry.url import RegistryUrl
@@ -229,7 +229,7 @@ def _certificates(values: _Values) -> Certificates:
         raise values.error(given, f"needs {missing}= too")
     verify = values.flag("verify", default=True)
     try:
-        return Certificates(ca=ca, cert=certificate, key=key, verify=verify)
+        return Certificates("Consul", ca=ca, cert=certificate, key=key, verify=verify)
     except Unusable as error:
         raise values.error(error.parameter, str(error)) from None
 

@@ -6,8 +6,9 @@ import dataclasses
 import os
 
 from meshkit.model import Endpoint
+from meshkit.registry.certificates import Certificates, Unusable
 from meshkit.registry.url import RegistryUrl
-from meshkit.registry.zookeeper.certificates import Certificates, Unusable
+from meshkit.registry.zookeeper.tls import TlsSocket
 
 PORT = 2181
 TLS_PORT = 2281  # as in ZooKeeper's own examples
@@ -124,9 +125,16 @@ def _certificates(url: RegistryUrl) -> Certificates:
         given, missing = ("cert", "key") if cert else ("key", "cert")
         raise url.error(f"{given}= needs {missing}= too")
     try:
-        return Certificates(ca=ca, cert=cert, key=key, check_hostname=check_hostname)
+        return Certificates(
+            "ZooKeeper",
+            ca=ca,
+            cert=cert,
+            key=key,
+            check_hostname=check_hostname,
+            socket_class=TlsSocket,
+        )
     except Unusable as error:
-        raise url.error(str(error)) from None
+        raise url.error(f"{error.parameter}= {error}") from None
 
 
 def _file(url: RegistryUrl, name: str) -> str | None:

@@ -31,9 +31,9 @@ from kazoo.protocol.states import KazooState, KeeperState
 
 from meshkit.errors import RegistryError
 from meshkit.registry.zookeeper import failures
-from meshkit.registry.zookeeper.certificates import is_refusal
 from meshkit.registry.zookeeper.handler import Handler, make_client
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
+from meshkit.registry.zookeeper.tls import is_refusal
 
 LIMIT = 8.0
 CONNECT_LIMIT = 7.0  # below that of the whole, which would not say so well what is wrong

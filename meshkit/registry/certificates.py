@@ -1,4 +1,4 @@
-"""Certificates to trust and to show, taken up anew when their files change."""
+"""Certificates to trust and to show, taken up anew when their files change; for any engine."""
 
 from __future__ import annotations
 
@@ -7,46 +7,34 @@ import os
 import ssl
 import threading
 
-log = logging.getLogger("meshkit.zookeeper")
+log = logging.getLogger("meshkit.registry")
 
 Stamp = tuple[tuple[int, int, int, int] | None, ...]
 
 
-class TlsSocket(ssl.SSLSocket):
-    """Remembers that the server has refused us after the handshake, which kazoo takes for a loss.
+class Unusable(Exception):
+    """A certificate file can't be used.
 
-    In TLS 1.3 only then we hear what it thinks of our certificate.
+    Attributes:
+        parameter: ``ca`` or ``cert``, which names it.
     """
 
-    refusal: ssl.SSLError | None = None
-
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """Read as usual."""
-        try:
-            return super().recv(buflen, flags)
-        except ssl.SSLError as error:
-            if is_refusal(error):
-                self.refusal = error
-            raise
-
-
-def is_refusal(error: OSError | None) -> bool:
-    """Whether one side of TLS does not take the other, so that trying again won't help."""
-    return type(error) in (ssl.SSLError, ssl.SSLCertVerificationError)  # not e.g. SSLEOFError
-
-
-class Unusable(Exception):
-    """A certificate file can't be used. The text begins with the parameter that names it."""
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(reason)
+        self.parameter = parameter
 
 
 class Certificates:
     """What TLS is spoken with.
 
     Args:
+        server: what is spoken to, for the log.
         ca: a PEM file of authorities; None for the system's own.
         cert: our certificate, a PEM file; None to show none.
         key: its private key, unencrypted.
-        check_hostname: whether the server's certificate must be for the host of the URL.
+        verify: False trusts whatever certificate the server shows.
+        check_hostname: whether that must be for the host of the URL.
+        socket_class: of the sockets that are made.
 
     Raises:
         Unusable: a file does not hold what it should.
@@ -54,15 +42,20 @@ class Certificates:
 
     def __init__(
         self,
+        server: str,
         *,
         ca: str | None = None,
         cert: str | None = None,
         key: str | None = None,
+        verify: bool = True,
         check_hostname: bool = True,
+        socket_class: type[ssl.SSLSocket] = ssl.SSLSocket,
     ) -> None:
+        self._server = server
         self._ca, self._cert, self._key = ca, cert, key
-        self._check_hostname = check_hostname
-        self._lock = threading.Lock()  # a session that ends and the next one may both connect
+        self._verify, self._check_hostname = verify, verify and check_hostname
+        self._socket_class = socket_class
+        self._lock = threading.Lock()
         self._stamp = self._look()
         self._context = self._make()
 
@@ -80,15 +73,15 @@ class Certificates:
             return self._context
 
     def _renew(self) -> None:
+        changed = f"certificates for {self._server} have changed"
         try:
             self._context = self._make()
         except Unusable as error:
             log.warning(
-                "certificates for ZooKeeper have changed and the earlier ones stay in use: %s",
-                error,
+                "%s and the earlier ones stay in use: %s= %s", changed, error.parameter, error
             )
         else:
-            log.info("certificates for ZooKeeper have changed: the new ones are used from now on")
+            log.info("%s: the new ones are used from now on", changed)
 
     def _look(self) -> Stamp:
         """Tell files from later ones, also when a link was turned to another folder."""
@@ -98,20 +91,22 @@ class Certificates:
         try:
             context = ssl.create_default_context(cafile=self._ca)
         except OSError as error:
-            raise Unusable(
-                f"ca= names {self._ca}, which holds no certificate: {_reason(error)}"
-            ) from None
-        context.sslsocket_class = TlsSocket
+            reason = f"names {self._ca}, which holds no certificate: {_reason(error)}"
+            raise Unusable("ca", reason) from None
+        context.sslsocket_class = self._socket_class
         context.check_hostname = self._check_hostname
+        if not self._verify:
+            context.verify_mode = ssl.CERT_NONE
         if self._cert:
             try:
                 # An encrypted key must not make us ask for its password on the terminal.
                 context.load_cert_chain(self._cert, self._key, password="")
             except (OSError, ValueError) as error:
-                raise Unusable(
-                    f"cert={self._cert} and key={self._key} can't be used together: "
-                    f"{_reason(error)}"
-                ) from None
+                reason = (
+                    f"names {self._cert}, and it and the key in {self._key} can't be used "
+                    f"together: {_reason(error)}"
+                )
+                raise Unusable("cert", reason) from None
         return context
 
 
