@@ -60,9 +60,17 @@ class BindError(StartError):
 
 
 class RegistryError(MeshError):
-    """The registry answered with an error."""
+    """The registry answered with an error.
+
+    Attributes:
+        undone: True when what was asked for has surely not been done; False when nobody knows.
+    """
 
     exit_code = 4
+
+    def __init__(self, *args: object, undone: bool = False) -> None:
+        super().__init__(*args)
+        self.undone = undone
 
 
 class RegistryUnavailable(RegistryError):
@@ -71,6 +79,9 @@ class RegistryUnavailable(RegistryError):
 
 class RegistryDenied(RegistryError):
     """The registry refused: a wrong token, a missing permission or a bad certificate."""
+
+    def __init__(self, *args: object, undone: bool = True) -> None:
+        super().__init__(*args, undone=undone)
 
 
 class LeaseLost(RegistryError):

@@ -14,19 +14,22 @@ import gc
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from meshkit.errors import ConfigError, RegistryUnavailable
+from meshkit.backoff import Backoff
+from meshkit.cli.outage import Outage
+from meshkit.errors import ConfigError, RegistryError, RegistryUnavailable
 from meshkit.registry import Entry, KeyValue, Registry, open_registry
 from meshkit.registry.kv import ABSENT, check_key, check_value
 from meshkit.registry.url import SECRET
 
 FOLDER = "config/"
 LIMIT = 10.0  # seconds for one answer
+RETRY_CAP = 5.0  # seconds between two attempts to go on watching
 SHOWN = 72  # characters of a value, in a list for people
 ASKED = 10  # keys that are named before they are removed
 
@@ -143,7 +146,7 @@ async def watch(prefix: Prefix = "", *, registry: Url = None, as_json: AsJson = 
     seen: dict[str, Entry] = {}
     async with (
         opened(registry) as reached,
-        contextlib.aclosing(reached.kv.watch(begin(prefix))) as lists,
+        contextlib.aclosing(followed(reached, begin(prefix))) as lists,
     ):
         async for entries in lists:
             now = {entry.key: entry for entry in entries}
@@ -156,6 +159,21 @@ async def watch(prefix: Prefix = "", *, registry: Url = None, as_json: AsJson = 
                     print(json.dumps(put) if as_json else f"put {line(entry)}")
             sys.stdout.flush()
             seen = now
+
+
+async def followed(registry: Registry, prefix: str) -> AsyncGenerator[tuple[Entry, ...], None]:
+    """Yield the entries and each change, for ever. Raises RegistryError if it can't be begun."""
+    outage, backoff = Outage(registry.url), Backoff(cap=RETRY_CAP)
+    while True:
+        try:
+            async with contextlib.aclosing(registry.kv.watch(prefix)) as lists:
+                async for entries in lists:
+                    outage.ends()
+                    backoff.reset()
+                    yield entries
+        except RegistryError as error:
+            outage.begins(error)
+        await asyncio.sleep(backoff.next())
 
 
 @command()

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from meshkit.cli import colored
-from meshkit.errors import RegistryUnavailable
+from meshkit.cli.outage import Outage
+from meshkit.errors import RegistryError, RegistryUnavailable
 from meshkit.model import Instance, Status
 from meshkit.registry import Registry, open_registry
 
@@ -53,17 +54,39 @@ def ps(
 
 
 async def show(url: str, service: str | None, *, as_json: bool, watch: bool) -> None:
-    """Print the instances once, or on every change. Raises RegistryError when it can't be read."""
+    """Print the instances once, or on every change.
+
+    Raises:
+        RegistryError: it can't be read. A watch goes on over an outage.
+    """
     async with open_registry(url) as registry:
-        seen: list[Instance] | None = None
+        outage = Outage(registry.url)
+        seen: object = None
         while True:
-            instances = await read(registry, service)
-            if instances != seen or not as_json:
-                print(render(instances, registry.url, as_json=as_json, watch=watch), flush=True)
+            try:
+                instances = await read(registry, service)
+                empty = "" if instances or as_json else await nobody(registry, service)
+            except RegistryError as error:
+                outage.begins(error)
+            else:
+                outage.ends()
+                text = render(instances, empty, as_json=as_json, watch=watch)
+                now = visible(instances, text, as_json=as_json)
+                if now != seen:
+                    print(text, flush=True)
+                seen = now
             if not watch:
                 return
-            seen = instances
             await asyncio.sleep(REFRESH)
+
+
+def visible(instances: list[Instance], text: str, *, as_json: bool) -> object:
+    """Return what has to differ for another print; of ages only a terminal is kept up to date."""
+    if as_json:
+        return instances
+    if sys.stdout.isatty() or not instances:
+        return text
+    return [row(each)[:-1] for each in instances]
 
 
 async def read(registry: Registry, service: str | None) -> list[Instance]:
@@ -78,12 +101,25 @@ async def read(registry: Registry, service: str | None) -> list[Instance]:
     return sorted(found, key=lambda each: (each.service, each.started_at, each.id))
 
 
-def render(instances: list[Instance], url: str, *, as_json: bool, watch: bool) -> str:
-    """Return the text to print."""
+async def nobody(registry: Registry, service: str | None) -> str:
+    """Say that there are no instances; of one service, also which others there are."""
+    if service is None:
+        return f"no instance is registered in {registry.url}"
+    text = f"no instance of {service} is registered in {registry.url}"
+    try:
+        async with asyncio.timeout(READ_LIMIT):
+            names = [each.name for each in await registry.services()]
+    except (RegistryError, TimeoutError):  # not every registry, and not everybody, can list them
+        return text
+    return f"{text}; there are: {', '.join(names)}" if names else text
+
+
+def render(instances: list[Instance], empty: str, *, as_json: bool, watch: bool) -> str:
+    """Return the text to print; ``empty`` is said when there are none."""
     if as_json:
         return json.dumps([describe(each) for each in instances], indent=None if watch else 2)
     color = colored(sys.stdout.isatty())
-    text = table(instances, color=color) if instances else f"no instance is registered in {url}"
+    text = table(instances, color=color) if instances else empty
     return f"{CLEAR if watch and sys.stdout.isatty() else ''}{text}"
 
 

@@ -157,7 +157,9 @@ class Mesh:
         if (target := self._targets.get(service)) is None:
             ejections = Ejections()
             followed = self._follow(_checked(service), ejections)
-            target = self._targets[service] = Target(followed, ejections=ejections)
+            target = self._targets[service] = Target(
+                followed, ejections=ejections, where=self.registry.url
+            )
         return target
 
     def _follow(self, service: str, ejections: Ejections) -> Followed:

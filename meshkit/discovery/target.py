@@ -40,6 +40,12 @@ class Target:
 
     An instance that refused a connection, or was answered for by somebody else, is set aside at
     once, whatever the registry says; when all are set aside, all are used (panic mode).
+
+    Args:
+        subscription: the service's list.
+        balancer: makes the balancer of one transport.
+        ejections: who is set aside.
+        where: the registry's URL, to be named when nobody is there.
     """
 
     def __init__(
@@ -48,7 +54,9 @@ class Target:
         *,
         balancer: Callable[[], Balancer] = RoundRobin,
         ejections: Ejections | None = None,
+        where: str = "",
     ) -> None:
+        self._where = f" in {where}" if where else ""
         self.service = subscription.service
         self.subscription = subscription
         self._new_balancer = balancer
@@ -154,7 +162,7 @@ class Target:
             return f"{self.service}: no instance left to try of {serving}{stale}"
         listed = len(snapshot.instances)
         if not listed:
-            return f"{self.service}: no instance is registered{stale}"
+            return f"{self.service}: no instance is registered{self._where}{stale}"
         return f"{self.service}: none of {listed} instances is up and serves {transport}{stale}"
 
     async def aclose(self) -> None:

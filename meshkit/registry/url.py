@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import re
@@ -33,6 +34,8 @@ BUILT_IN = {
 }
 # Not imported from here: it builds on this module, as the engines do.
 SEVERAL = "meshkit.registry.several:open_several"
+# A parameter of every URL, for that module; engines never see it.
+REGISTER = "register"
 ENTRY_POINTS = "meshkit.registries"
 # Names of parameters whose values are not shown; wide, for a mistyped one is shown in an error.
 SECRET = re.compile("tok|pass|secret|cred|auth|key", re.IGNORECASE)
@@ -103,8 +106,10 @@ class RegistryUrl:
         """Raise RegistryUrlError when a parameter is none of ``names``."""
         unknown = sorted(self.params.keys() - set(names))
         if unknown:
-            allowed = ", ".join(names) or "none"
-            raise self.error(f"unknown parameter {unknown[0]!r}; known: {allowed}")
+            known = (*names, REGISTER)
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise self.error(f"unknown parameter {unknown[0]!r}; known: {', '.join(known)}{hint}")
 
     def error(self, reason: str) -> RegistryUrlError:
         """Return an error that names this URL, to be raised."""
@@ -159,7 +164,7 @@ def open_registry(url: str) -> Registry:
                 "them has no scheme; write a space within a URL as %20"
             )
     parsed = [RegistryUrl.parse(text) for text in texts or [url]]
-    if len(parsed) == 1 and "register" not in parsed[0].params:
+    if len(parsed) == 1 and REGISTER not in parsed[0].params:
         return find_engine(parsed[0])(parsed[0])
     several: Callable[[list[RegistryUrl]], Registry] = _imported(SEVERAL)
     return several(parsed)

@@ -66,7 +66,8 @@ class Registration:
         self._shown: Instance | None = None
         self._lease: Lease | None = None
         self._failing = False
-        self._attempted = False  # a write whose answer was lost may have been carried out
+        self._attempted = False
+        self._may_be_listed = False  # a write whose answer was lost may have been carried out
         self._confirmation: asyncio.Task[None] | None = None
         self._thread = threading.Thread(
             target=self._run, name=f"meshkit-registration-{instance.service}", daemon=True
@@ -159,9 +160,8 @@ class Registration:
         try:
             async with asyncio.timeout(TURN_LIMIT):
                 if self._lease is None or wanted != self._shown:
-                    self._attempted = True
                     anew = self._lease is None
-                    self._lease = await registry.register(wanted)
+                    self._lease = await self._register(registry, wanted)
                     self._registered(registry, wanted, anew=anew)
                 else:
                     await registry.renew(self._lease)
@@ -180,6 +180,17 @@ class Registration:
         backoff.reset()
         self._recovered(registry)
         return self._lease.interval * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
+
+    async def _register(self, registry: Registry, wanted: Instance) -> Lease:
+        self._attempted = True
+        undone = False
+        try:
+            return await registry.register(wanted)
+        except RegistryError as error:
+            undone = error.undone
+            raise
+        finally:
+            self._may_be_listed = self._may_be_listed or not undone
 
     def _wanted(self) -> Instance:
         up = self._healthy and self.lag <= self._lag_limit
@@ -249,6 +260,8 @@ class Registration:
             async with asyncio.timeout(DEREGISTER_LIMIT):
                 await registry.deregister(self.instance.id)
         except (RegistryError, TimeoutError) as error:
+            if not self._may_be_listed:  # and why it is not has been said
+                return
             reason = str(error) or f"no answer within {DEREGISTER_LIMIT} s"
             log.warning(
                 "could not deregister %s, its lease will end it: %s", self.instance.id, reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from meshkit import Endpoint, Instance, Status
 from meshkit.cli import dispatch
-from meshkit.cli.ps import COLUMNS, duration, table
+from meshkit.cli.ps import COLUMNS, duration, nobody, table
 from meshkit.registry import Registry, open_registry
 from tests.cli.command import running
 from tests.support.waiting import eventually
@@ -96,7 +97,15 @@ def test_one_service_alone(
 ) -> None:
     registered(USERS, LEDGER)
     assert [each["id"] for each in json.loads(ps(capsys, "ledger", "--json"))] == [LEDGER.id]
-    assert ps(capsys, "nobody") == "no instance is registered in local://\n"
+    said = "no instance of nobody is registered in local://; there are: ledger, users\n"
+    assert ps(capsys, "nobody") == said
+
+
+async def test_not_every_registry_can_list_the_others() -> None:
+    async with open_registry("dns://127.0.0.1:1/test") as registry:
+        assert await nobody(registry, "users") == (
+            f"no instance of users is registered in {registry.url}"
+        )
 
 
 def test_another_registry(
@@ -147,3 +156,17 @@ def test_watching_prints_a_line_for_each_change(
         eventually(lambda: shown() == [[LEDGER.id], [LEDGER.id, USERS.id]])
         assert command.stop(signal.SIGINT) == 0
         assert command.err == ""
+
+
+def test_watching_prints_no_table_twice(
+    registered: Callable[..., Registry], tmp_path: Path
+) -> None:
+    """Of what a table does not show, and of ages, a log is not to be filled."""
+    registered(USERS)
+    with running("ps", "--watch", folder=tmp_path) as command:
+        eventually(lambda: USERS.id in command.out)
+        registered(dataclasses.replace(USERS, metadata={"a": "b"}))
+        time.sleep(2.5)  # two reads more, at least
+        registered(LEDGER)
+        eventually(lambda: LEDGER.id in command.out)
+        assert command.out.count("SERVICE") == 2

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from meshkit.client.mesh import Mesh
 from meshkit.discovery import target as target_module
 from meshkit.discovery.balancer import Outcome
 from meshkit.discovery.outlier import Ejections
@@ -15,6 +16,7 @@ from meshkit.errors import NoInstances
 from meshkit.model import Instance, Status
 from tests.discovery.test_outlier import Clock
 from tests.discovery.values import SERVICE, Commanded, away, instance, numbers
+from tests.servers import Consul
 from tests.support.waiting import aeventually
 
 
@@ -217,6 +219,14 @@ async def test_nobody_to_call_says_why(registry: Commanded, target: Target) -> N
     await aeventually(stale)
     with pytest.raises(NoInstances, match=r"\(list is \d+ s old: the registry is away\)$"):
         await target.pick("http")
+
+
+@pytest.mark.consul
+async def test_a_mesh_names_its_registry(consul: Consul) -> None:
+    async with Mesh(consul.url) as mesh:
+        text = f"^users: no instance is registered in {consul.url}$"
+        with pytest.raises(NoInstances, match=text):
+            await mesh.http("users").get("/")
 
 
 async def test_calls_go_on_with_the_last_good_list(registry: Commanded, target: Target) -> None:

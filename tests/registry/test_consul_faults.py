@@ -14,7 +14,7 @@ from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, Registry, open_registry
 from meshkit.testing.unreachable_contract import Opener, UnreachableContract
 from meshkit.testing.watched import Watched
-from tests.servers import Consul
+from tests.servers import Consul, Etcd
 from tests.servers.fixtures import MakeConsul
 from tests.servers.ports import free_ports
 
@@ -282,6 +282,16 @@ async def test_answers_that_are_no_consuls(
     monkeypatch.setattr("meshkit.registry.consul.transport.LIMIT", 1.0)
     async with open_registry(await scripted(answer)) as registry:
         assert reason in str(await failure(OPERATIONS["instances"], registry))
+
+
+@pytest.mark.etcd
+async def test_the_port_of_another_registry(etcd: Etcd) -> None:
+    async with open_registry(f"consul://{etcd.address}") as registry:
+        error = await failure(OPERATIONS["register"], registry)
+    assert str(error) == (
+        f"what answers at {etcd.address} is not Consul: "
+        "PUT /v1/agent/service/register was answered with 404"
+    )
 
 
 @operations

@@ -1,5 +1,6 @@
 """Tokens and certificates, against agents that insist on them."""
 
+import functools
 import logging
 import subprocess
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ import pytest
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable, RegistryUrlError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, open_registry
+from meshkit.runtime.registration import Registration
 from meshkit.testing.registry_fixtures import open_files
 from meshkit.testing.watched import Watched
 from tests.servers import Consul
+from tests.support.waiting import aeventually
 
 pytestmark = pytest.mark.consul
 
@@ -93,6 +96,32 @@ async def test_refusals_name_the_request_and_never_the_token(
     assert not [text for text in shown if "\n" in text and text != caplog.text]
 
 
+async def test_to_deregister_what_is_unknown_is_no_error(guarded: Consul, token: str) -> None:
+    async with open_registry(f"{guarded.url}?token={token}") as registry:
+        await registry.deregister("users-nobody")
+        await registry.register(USERS)
+        await registry.deregister(USERS.id)
+        await registry.deregister(USERS.id)
+
+
+async def test_who_was_never_registered_is_not_said_to_be_left(
+    guarded: Consul, powerless: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "meshkit")
+    for query in ("", f"?token={powerless}", f"?token={BOGUS}"):
+        url = f"{guarded.url}{query}"
+        registration = Registration(functools.partial(open_registry, url), USERS, lag_limit=5.0)
+        registration.start()
+        await aeventually(lambda: failed(registration))  # noqa: B023 - awaited at once
+        await registration.stop()
+    assert caplog.text.count("can't register with") == 3
+    assert "could not deregister" not in caplog.text
+
+
+async def failed(registration: Registration) -> bool:
+    return registration.state.startswith("retrying")
+
+
 async def test_an_unknown_token_may_not_read(guarded: Consul) -> None:
     async with open_registry(f"{guarded.url}?token={BOGUS}") as registry:
         with pytest.raises(RegistryDenied, match="ACL not found"):
@@ -113,6 +142,42 @@ async def test_an_empty_list_hints_once_at_the_permission(
     hints = [record.getMessage() for record in caplog.records if "service:read" in record.message]
     assert len(hints) == 1
     assert "lists no instance of users" in hints[0]
+
+
+async def test_without_a_token_a_hint_at_the_permission_is_a_warning(
+    guarded: Consul, token: str, consul: Consul, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "meshkit")
+    for agent in (consul, guarded):  # the former has no ACLs: nothing is to be said
+        async with open_registry(agent.url) as registry:
+            assert await registry.services() == ()
+            assert (await registry.instances("users")).instances == ()
+            assert await registry.kv.list("config/users/") == ()
+    services, keys = (record for record in caplog.records if "lists no" in record.getMessage())
+    assert {services.levelname, keys.levelname} == {"WARNING"}
+    advice = "by ?token= or CONSUL_HTTP_TOKEN"
+    assert services.getMessage() == (
+        f"Consul at {guarded.address} lists no service, and hides what may not be read without a "
+        f"token; give one that has service:read and node:read, {advice}"
+    )
+    assert "no key that begins with meshkit/config/users/" in keys.getMessage()
+    assert keys.getMessage().endswith(f"key:read, {advice}")
+
+
+async def test_a_refusal_of_a_key_says_so(guarded: Consul, powerless: str) -> None:
+    guarded.put("/v1/kv/meshkit/config/users/size", "1")
+    async with open_registry(f"{guarded.url}?token={powerless}") as registry:
+        for refused in (
+            registry.kv.get("config/users/size"),
+            registry.kv.put("config/users/size", b"2"),
+            registry.kv.delete("config/users/size"),
+        ):
+            with pytest.raises(RegistryDenied) as caught:
+                await refused
+            assert str(caught.value).endswith(
+                "meshkit/config/users/size: Permission denied; check that the token "
+                "(?token= or CONSUL_HTTP_TOKEN) may read and write this key"
+            )
 
 
 async def test_a_rotated_token_file_is_used_at_once(

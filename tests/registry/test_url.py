@@ -62,6 +62,23 @@ def test_parameters_that_are_none() -> None:
         open_registry("consul://c?token")
 
 
+@pytest.mark.parametrize(
+    ("url", "known"),
+    [
+        ("consul://c?regster=false", "token, .*, register; did you mean 'register'\\?$"),
+        (
+            "etcd://e?pasword_file=x",
+            "password_file, .*, register; did you mean 'password_file'\\?$",
+        ),
+        ("static://users=a:1?regster=false", "register; did you mean 'register'\\?$"),
+        ("local://?qqq=1", "dir, register$"),
+    ],
+)
+def test_a_mistyped_parameter_is_told_from_those_that_are_known(url: str, known: str) -> None:
+    with pytest.raises(RegistryUrlError, match=f"unknown parameter '.*'; known: {known}"):
+        open_registry(url)
+
+
 def test_the_parts() -> None:
     url = RegistryUrl.parse("etcd://root:p%40ss@a:1,[::1]:2/base/path?dc=eu&wait=3")
     assert (url.scheme, url.username, url.password) == ("etcd", "root", "p@ss")

@@ -168,6 +168,7 @@ async def test_not_zookeeper(
     assert time.monotonic() - closing < 5
     assert type(error) is RegistryUnavailable
     assert address in str(error)
+    assert "what listens there may be no ZooKeeper" in str(error)
     assert "Traceback" not in capfd.readouterr().err
     await aeventually(_no_threads)
 

@@ -11,7 +11,7 @@ import pytest
 from meshkit.backoff import Backoff
 from meshkit.errors import RegistryUnavailable
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
-from meshkit.registry import Lease, Registry
+from meshkit.registry import Lease, Registry, open_registry
 from meshkit.registry.memory import MemoryRegistry, Store
 from meshkit.runtime.registration import Registration
 from tests.support.waiting import aeventually
@@ -291,3 +291,37 @@ async def test_a_write_whose_answer_was_lost_is_undone(moody: Moody, content: St
     assert list(content.instances) == [INSTANCE.id]
     await registration.stop()
     assert not content.instances
+
+
+@pytest.mark.parametrize("undone", [True, False])
+async def test_what_may_be_left_behind_is_said_and_nothing_else(
+    moody: Moody, caplog: pytest.LogCaptureFixture, *, undone: bool
+) -> None:
+    async def fail(_: object) -> Lease:
+        raise RegistryUnavailable("moody:// is away", undone=undone)
+
+    moody.register = moody.deregister = fail  # type: ignore[method-assign, assignment]
+    registration = Registration(lambda: moody, INSTANCE, lag_limit=5)
+    registration.start()
+    await aeventually(lambda: failed(registration))
+    await registration.stop()
+    assert caplog.text.count("can't register") == 1
+    assert ("could not deregister" in caplog.text) is not undone
+
+
+@pytest.mark.parametrize("scheme", ["consul", "etcd", "zookeeper"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:1"])
+async def test_a_registry_that_never_was_there_keeps_nothing(
+    scheme: str, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    registration = Registration(
+        lambda: open_registry(f"{scheme}://{host}"), INSTANCE, lag_limit=5.0
+    )
+    registration.start()
+    await aeventually(lambda: failed(registration), within=30)
+    await registration.stop()
+    assert "could not deregister" not in caplog.text
+
+
+async def failed(registration: Registration) -> bool:
+    return registration.state.startswith("retrying")

@@ -37,7 +37,6 @@ class Builders:
         self.dc = dc or None
         self.token = None  # the transport reads it for each request
         self.consistency = "default"
-        self.agent: Any = _parts.Agent(self)
         self.catalog: Any = _parts.Catalog(self)
         self.health: Any = _parts.Health(self)
 

@@ -19,6 +19,9 @@ from meshkit.registry.consul.turns import Turns
 from meshkit.registry.url import RegistryUrl
 
 REGISTER = "/v1/agent/service/register"
+DEREGISTER = "/v1/agent/service/deregister"
+# The answer of an agent with ACLs to a deregistration: 500 from 1.8, 404 from later versions.
+UNKNOWN = "Unknown service"
 
 
 class ConsulRegistry(ConsulReader, Datacenters):
@@ -59,7 +62,10 @@ class ConsulRegistry(ConsulReader, Datacenters):
     async def deregister(self, instance_id: str) -> None:
         async def write() -> None:
             self._statuses.pop(instance_id, None)
-            await self._api.agent.service.deregister(instance_id)
+            path = f"{DEREGISTER}/{instance_id}"
+            answer = await self._transport.write(path)
+            if answer.status not in (200, 404) and UNKNOWN not in answer.body:
+                raise self._transport.error(answer, f"PUT {path}")
 
         await self._turns.take(instance_id, write)
 

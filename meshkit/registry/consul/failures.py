@@ -8,7 +8,7 @@ import socket
 import ssl
 
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
-from meshkit.registry.consul.connection import Address, Closed, Refused
+from meshkit.registry.consul.connection import Address, Closed, NotConnected, Refused
 
 # A connection beyond Consul's limit for one client address is accepted and closed at once,
 # without an answer. One that ends later was lost with its server.
@@ -29,7 +29,10 @@ def from_exchange(error: Exception, address: Address, *, lasted: float) -> Regis
         hint = LIMIT_HINT if is_refusal(error, lasted=lasted) else ""
         return RegistryUnavailable(f"Consul at {address} closed the connection{hint}")
     if isinstance(error, OSError):
-        return RegistryUnavailable(f"Consul at {address} can't be reached: {_reason(error)}")
+        unsent = isinstance(error, (socket.gaierror, ConnectionRefusedError, NotConnected))
+        return RegistryUnavailable(
+            f"Consul at {address} can't be reached: {_reason(error)}", undone=unsent
+        )
     return RegistryUnavailable(f"what answers at {address} does not speak HTTP: {error}")
 
 
@@ -38,8 +41,18 @@ def is_refusal(error: Exception, *, lasted: float) -> bool:
     return isinstance(error, Refused) and lasted < AT_ONCE
 
 
-def from_status(status: int, body: str, address: Address, *, request: str) -> RegistryError:
-    """Translate an answer that is no success; ``request`` is its method and path."""
+def from_status(
+    status: int, body: str, address: Address, *, request: str, about: str
+) -> RegistryError:
+    """Translate an answer that is no success.
+
+    Args:
+        status: of HTTP.
+        body: the reason, or a web page.
+        address: who answered.
+        request: method and path.
+        about: what was asked for, "service" or "key".
+    """
     if body.lstrip().startswith("<"):  # a web page
         return not_consul(address, request=request)
     reason = " ".join(body.split()) or "no reason given"
@@ -48,8 +61,11 @@ def from_status(status: int, body: str, address: Address, *, request: str) -> Re
     if status in (401, 403):
         return RegistryDenied(
             f"Consul at {address} refused {request}: {reason}; "
-            "check that the token may read and write this service"
+            f"check that the token (?token= or CONSUL_HTTP_TOKEN) may read and write this {about}"
         )
+    # Where Consul itself answers 404, it says what is unknown.
+    if status in (404, 405) and "unknown" not in reason.lower():
+        return not_consul(address, request=request, how=f"with {status}")
     if status == 400 and "HTTPS" in reason:
         return RegistryUnavailable(f"Consul at {address} expects TLS; use consul+tls://")
     if status == 429 or status >= 500:
@@ -62,10 +78,10 @@ def too_slow(address: Address, limit: float) -> RegistryError:
     return RegistryUnavailable(f"Consul at {address} did not answer within {limit:.0f} s")
 
 
-def not_consul(address: Address, *, request: str) -> RegistryError:
-    """Return the error for a success that is none of Consul's."""
+def not_consul(address: Address, *, request: str, how: str = "in another form") -> RegistryError:
+    """Return the error for an answer that is none of Consul's."""
     return RegistryError(
-        f"what answers at {address} is not Consul: {request} was answered in another form"
+        f"what answers at {address} is not Consul: {request} was answered {how}", undone=True
     )
 
 

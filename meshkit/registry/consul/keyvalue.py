@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from meshkit.registry.consul import failures
+from meshkit.registry.consul.hidden import Hidden
 from meshkit.registry.consul.polling import follow
 from meshkit.registry.consul.transport import Answer, Transport, seconds
 from meshkit.registry.kv import ABSENT, KEY, Entry, KeyValue, check_key, check_value
@@ -34,8 +35,9 @@ class ConsulKeyValue(KeyValue):
 
     propagation = 0.5
 
-    def __init__(self, transport: Transport, *, dc: str) -> None:
+    def __init__(self, transport: Transport, hidden: Hidden, *, dc: str) -> None:
         self._transport = transport
+        self._hidden = hidden
         self._dc = (("dc", dc),) if dc else ()
         prefix = transport.options.kv_prefix
         self._prefix = f"{prefix}/" if prefix else ""
@@ -61,7 +63,7 @@ class ConsulKeyValue(KeyValue):
             repeat=expect is None,
         )
         if answer.status != 200 or answer.body.strip() not in ("true", "false"):
-            raise self._transport.error(answer, f"PUT {path}")
+            raise self._transport.error(answer, f"PUT {path}", about="key")
         if answer.body.strip() == "false":
             return None
         # Consul does not say which revision it made. Where the value is ours, the revision read
@@ -85,9 +87,9 @@ class ConsulKeyValue(KeyValue):
         if answer.status == 409 and DENIED not in answer.body:
             return False
         if answer.status != 200:
-            status = 403 if answer.status == 409 else answer.status
-            refused = dataclasses.replace(answer, status=status)
-            raise self._transport.error(refused, f"the deletion of {path}")
+            if answer.status == 409:  # the refusal of one step, wrapped in JSON
+                answer = dataclasses.replace(answer, status=403, body=DENIED)
+            raise self._transport.error(answer, f"the deletion of {path}", about="key")
         return True
 
     async def watch(self, prefix: str = "") -> AsyncGenerator[tuple[Entry, ...], None]:
@@ -107,6 +109,10 @@ class ConsulKeyValue(KeyValue):
             for entry in self._entries(answer, prefix)
             if entry.key.startswith(prefix) and self._is_key(entry.key)
         ]
+        if not found:
+            await self._hidden.hint(
+                f"key that begins with {self._prefix}{prefix}", permission="key:read"
+            )
         return answer.index, tuple(sorted(found, key=lambda entry: entry.key))
 
     async def _read(self, key: str, params: tuple[tuple[str, str], ...]) -> Answer:
@@ -115,7 +121,7 @@ class ConsulKeyValue(KeyValue):
             path, (("consistent", "1"), *self._dc, *params), wait=seconds(params)
         )
         if answer.status not in (200, 404):
-            raise self._transport.error(answer, f"GET {path}")
+            raise self._transport.error(answer, f"GET {path}", about="key")
         if not answer.index.isdigit():
             raise failures.not_consul(self._transport.address, request=f"GET {path}")
         return answer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
 from meshkit.registry.base import SERVICES_POLL, Registry
 from meshkit.registry.consul import codec, failures
+from meshkit.registry.consul.hidden import Hidden
 from meshkit.registry.consul.keyvalue import ConsulKeyValue
 from meshkit.registry.consul.polling import follow
 from meshkit.registry.consul.transport import Transport
@@ -46,10 +47,10 @@ class ConsulReader(Registry):
         self._transport = transport
         self._address = transport.address
         self._dc = dc
-        self._may_lack_permission = transport.options.has_token
+        self._hidden = Hidden(transport)
         self._reported: set[str] = set()
         self._watches = Watches(transport, self._read_health, dc=dc)
-        self._kv = ConsulKeyValue(transport, dc=dc)
+        self._kv = ConsulKeyValue(transport, self._hidden, dc=dc)
 
     @property
     def peer(self) -> Endpoint | None:
@@ -72,17 +73,19 @@ class ConsulReader(Registry):
         async with contextlib.aclosing(self._watches.follow(service)) as lists:
             async for found in lists:
                 if found != seen:
-                    self._hint_at_permission(service, found)
+                    await self._hint_at_permission(service, found)
                     seen, revision = found, revision + 1
                     yield Snapshot(service=service, instances=found, revision=revision)
 
     async def instances(self, service: str) -> Snapshot:
         _, found = await self._read_health(service, None, "")
-        self._hint_at_permission(service, found)
+        await self._hint_at_permission(service, found)
         return Snapshot(service=service, instances=found)
 
     async def services(self) -> tuple[ServiceInfo, ...]:
         _, found = await self._read_catalog(None, "")
+        if not found:
+            await self._hidden.hint("service", permission="service:read and node:read")
         return found
 
     async def watch_services(self) -> AsyncGenerator[tuple[ServiceInfo, ...], None]:
@@ -147,14 +150,8 @@ class ConsulReader(Registry):
             for task in tasks:
                 task.cancel()
 
-    def _hint_at_permission(self, service: str, found: Sequence[Any]) -> None:
-        """Say once that a list may be empty because the token may not read it."""
-        if found or not self._may_lack_permission:
-            return
-        self._may_lack_permission = False
-        log.info(
-            "Consul at %s lists no instance of %s; should there be one, check that the token has "
-            "service:read and node:read, because Consul hides what it may not read",
-            self._address,
-            service,
-        )
+    async def _hint_at_permission(self, service: str, found: Sequence[Any]) -> None:
+        if not found:
+            await self._hidden.hint(
+                f"instance of {service}", permission="service:read and node:read"
+            )

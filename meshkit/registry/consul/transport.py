@@ -117,9 +117,11 @@ class Transport:
         except TimeoutError:
             raise failures.too_slow(self.address, limit) from None
 
-    def error(self, answer: Answer, request: str) -> RegistryError:
-        """Return the error that an unsuccessful answer stands for."""
-        return failures.from_status(answer.status, answer.body, self.address, request=request)
+    def error(self, answer: Answer, request: str, *, about: str = "service") -> RegistryError:
+        """Return the error that an unsuccessful answer to a request about this stands for."""
+        return failures.from_status(
+            answer.status, answer.body, self.address, request=request, about=about
+        )
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail. Closing twice is safe."""

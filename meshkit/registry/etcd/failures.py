@@ -118,13 +118,16 @@ def all_of(errors: list[RegistryError]) -> RegistryError:
     if len(errors) == 1:
         return errors[0]
     worst = next((each for each in errors if isinstance(each, RegistryUnavailable)), errors[-1])
-    return type(worst)("; ".join(dict.fromkeys(map(str, errors))))
+    text = "; ".join(dict.fromkeys(map(str, errors)))
+    return type(worst)(text, undone=all(error.undone for error in errors))
 
 
 def _no_connection(text: str, endpoint: Endpoint, *, tls: bool) -> RegistryError:
     connecting = text.startswith("failed to connect")
     if "errors resolving" in text or "DNS resolution failed" in text:
-        return RegistryUnavailable(f"etcd at {endpoint} can't be reached: its name is unknown")
+        return RegistryUnavailable(
+            f"etcd at {endpoint} can't be reached: its name is unknown", undone=True
+        )
     if tls and (fault := _tls_fault(text)):
         return RegistryDenied(f"no TLS with etcd at {endpoint}: {fault}")
     if tls and "andshake" in text:
@@ -139,7 +142,7 @@ def _no_connection(text: str, endpoint: Endpoint, *, tls: bool) -> RegistryError
     # What counts stands at the end, behind the address.
     reason = re.sub(r"^failed to connect .*(?:remote host|ipv[46]:\S+): ", "", text)[:LENGTH]
     return (
-        RegistryUnavailable(f"etcd at {endpoint} can't be reached: {reason}")
+        RegistryUnavailable(f"etcd at {endpoint} can't be reached: {reason}", undone=True)
         if connecting
         else lost(endpoint, reason)
     )

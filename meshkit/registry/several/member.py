@@ -121,4 +121,6 @@ def joined(errors: Sequence[RegistryError]) -> RegistryError:
     """Return the members' errors as one; its kind is theirs, where they agree."""
     kinds = {type(error) for error in errors}
     kind = kinds.pop() if len(kinds) == 1 else RegistryUnavailable
-    return errors[0] if len(errors) == 1 else kind("; ".join(map(str, errors)))
+    if len(errors) == 1:
+        return errors[0]
+    return kind("; ".join(map(str, errors)), undone=all(error.undone for error in errors))

@@ -20,7 +20,7 @@ from meshkit.registry.several.follower import Follower, following
 from meshkit.registry.several.member import Member, joined
 from meshkit.registry.several.union import add_up, merge, shared
 from meshkit.registry.several.upkeep import Upkeep
-from meshkit.registry.url import RegistryUrl, find_engine
+from meshkit.registry.url import REGISTER, RegistryUrl, find_engine
 
 Value = TypeVar("Value")
 
@@ -203,7 +203,7 @@ def open_several(urls: Sequence[RegistryUrl]) -> Several:
 
 def _open(url: RegistryUrl) -> Member:
     params = dict(url.params)
-    register = params.pop("register", "true").lower()
+    register = params.pop(REGISTER, "true").lower()
     if register not in ("true", "false"):
         raise url.error(f"register is true or false, not {register!r}")
     own = dataclasses.replace(url, params=params)

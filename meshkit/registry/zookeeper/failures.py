@@ -22,6 +22,7 @@ from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
 # A message above the servers' jute.maxbuffer (1 MiB by default) ends the connection unanswered.
 LARGE = 64 * 1024
+IMPOSTOR = "what listens there may be no ZooKeeper"
 
 
 def from_kazoo(
@@ -77,17 +78,22 @@ def unreachable(error: OSError | None, options: ZooKeeperOptions) -> RegistryErr
         )
     if error is not None:
         hint = f"; {_tls_hint(options)}" if isinstance(error, TimeoutError) else ""
-        return RegistryUnavailable(f"ZooKeeper at {place} can't be reached: {_reason(error)}{hint}")
+        return RegistryUnavailable(
+            f"ZooKeeper at {place} can't be reached: {_reason(error)}{hint}", undone=True
+        )
     return RegistryUnavailable(
-        f"ZooKeeper at {place} gives no session: its servers may have no leader; "
-        f"{_tls_hint(options)}"
+        f"ZooKeeper at {place} gives no session: its servers may have no leader; {IMPOSTOR}; "
+        f"{_tls_hint(options)}",
+        undone=True,
     )
 
 
 def no_session(options: ZooKeeperOptions, limit: float) -> RegistryError:
     """Return the error for a first connection that did not come about in ``limit`` seconds."""
     return RegistryUnavailable(
-        f"ZooKeeper at {options.place} gave no session within {limit:.0f} s; {_tls_hint(options)}"
+        f"ZooKeeper at {options.place} gave no session within {limit:.0f} s; {IMPOSTOR}; "
+        f"{_tls_hint(options)}",
+        undone=True,
     )
 
 
