@@ -38,6 +38,10 @@ WHOLE = 0  # the client without a read timeout, for answers read as a whole
 # is also raised when the peer closed after reading the request.
 NEVER_SENT = "client error (Connect)"
 
+# The library's thread lets go of Python a moment after its last answer; a program that ended
+# before that was aborted (one in twenty of those that make a single call).
+SETTLE = 0.05
+
 log = logging.getLogger("meshkit.client")
 
 
@@ -79,8 +83,11 @@ class PyreqwestTransport(HttpTransport):
     async def aclose(self) -> None:
         """See :class:`~meshkit.client.transport.HttpTransport`."""
         self._closed = True
+        if not self._clients:
+            return
         while self._clients:
             await self._clients.popitem()[1].close()
+        await asyncio.sleep(SETTLE)
 
     def _connect(self, read_timeout: int) -> Client:
         if self._closed:

@@ -28,7 +28,7 @@ SERVICES, INSTANCES, REGISTRARS = 50, 300, 3
 PAUSE = 0.03  # between the changes of one registrar
 WARM_UP = 3.0  # after which memory and connections are what they stay
 MEMORY_LIMIT = 32.0  # MiB
-SPARE_FILES = 8  # connections that are kept for the next request
+SPARE_FILES = 24  # connections that are kept for the next request, up to 16 a registry
 
 
 class Registrar:
