@@ -126,7 +126,7 @@ async def test_thirty_watches_where_ten_connections_are_allowed(
             subscription = Subscription(registry, name, cache=None)
             stack.push_async_callback(subscription.aclose)
             subscriptions.append(subscription)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 150
         while not all(
             each.snapshot and each.snapshot.up and not each.error for each in subscriptions
         ):

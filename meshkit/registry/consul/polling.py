@@ -26,16 +26,19 @@ T = TypeVar("T")
 Query = Callable[[int | None, str], Awaitable[tuple[str, T]]]
 
 
-async def follow(query: Query[T], *, rate: float = RATE) -> AsyncGenerator[T, None]:
+async def follow(
+    query: Query[T], *, rate: float = RATE, patience: float = WAIT
+) -> AsyncGenerator[T, None]:
     """Yield what ``query`` answers, at once and then each time its index moves, for ever.
 
     At most one query is under way, and ``rate`` of them a second for as long as it lasts; fewer
-    while they tell nothing new. Errors end it: the next one starts again from a list.
+    while they tell nothing new. Each waits for up to ``patience`` seconds. Errors end it: the next
+    one starts again from a list.
     """
     index, pace = 0, Pace(rate=rate, burst=BURST)
     seen: T | None = None
     while True:
-        answered, content = await query(index or None, wait())
+        answered, content = await query(index or None, wait(patience))
         yield content
         await pace.turn(1 if content != seen else NOTHING_NEW)
         seen, index = content, following(index, int(answered))
@@ -50,9 +53,9 @@ def following(index: int, answered: int) -> int:
     return 0 if answered < index else max(answered, 1)
 
 
-def wait() -> str:
+def wait(patience: float = WAIT) -> str:
     """Return a wait as Consul takes it, spread so that watches don't all end together."""
-    seconds = WAIT * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+    seconds = patience * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
     return f"{seconds * 1000:.0f}ms"
 
 

@@ -21,6 +21,9 @@ BURST = 4
 # The server that answers a pass may be a moment behind the one that woke us: look again.
 CONFIRM = 1.0
 PERIOD = 30.0
+# Consul keeps the connection of a query that was given up until its wait is over. Where connections
+# are scarce, those of sweeps that had to begin anew must not use up the rest.
+PATIENCE = 5.0
 
 T = TypeVar("T")
 
@@ -106,7 +109,7 @@ class Sweep(Generic[T]):
 
     async def _listen(self, table: Query[str]) -> None:
         seen = ""
-        async with contextlib.aclosing(follow(table)) as indexes:
+        async with contextlib.aclosing(follow(table, patience=PATIENCE)) as indexes:
             async for index in indexes:
                 if index != seen:
                     seen = index
