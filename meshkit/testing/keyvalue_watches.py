@@ -7,11 +7,9 @@ import contextlib
 
 import pytest
 
-from meshkit.errors import RegistryError
 from meshkit.registry.kv import ABSENT, KeyValue
 from meshkit.testing.keyvalue_fixtures import KeyValueFixtures, keys, values, written
-from meshkit.testing.registry_fixtures import Opener, open_files
-from meshkit.testing.watched import Watched
+from meshkit.testing.registry_fixtures import Opener
 
 
 @pytest.mark.anyio
@@ -97,33 +95,8 @@ class KeyValueWatches(KeyValueFixtures):
 
     async def test_closing_ends_what_is_pending(self, opener: Opener, root: str) -> None:
         """A watch that waits ends or fails, or can be cancelled; no file and no task stays."""
-        for cycle in range(2):  # what the first one leaves is the library's, once per process
-            files, tasks = open_files(), len(asyncio.all_tasks())
-            registry = opener()
-            watches = [Watched(registry.kv.watch(root), patience=self.patience) for _ in "ab"]
-            for watched in watches:
-                await watched.next()
-                await watched.nothing(seconds=0.01)
-            await registry.aclose()
-            for watched in watches:
-                with contextlib.suppress(StopAsyncIteration, RegistryError):
-                    await watched.nothing(seconds=self.calm)
-                await watched.aclose()
-            if cycle:
-                await self.falls_to(tasks, lambda: len(asyncio.all_tasks()), "tasks")
-                await self.falls_to(files, open_files, "open files")
+        await self.closing_leaves_nothing(opener, lambda registry: registry.kv.watch(root))
 
     async def test_cancelled_watches_leave_nothing(self, kv: KeyValue, root: str) -> None:
         """Neither tasks nor files, over and over; an idle connection may be kept for reuse."""
-
-        async def watch_and_cancel(times: int) -> None:
-            for _ in range(times):
-                async with self.followed(kv, root) as watched:
-                    await watched.next()
-                    await watched.nothing(seconds=0.01)
-
-        await watch_and_cancel(3)
-        files, tasks = open_files(), len(asyncio.all_tasks())
-        await watch_and_cancel(15)
-        await self.falls_to(tasks, lambda: len(asyncio.all_tasks()), "tasks")
-        await self.falls_to(files + 3, open_files, "open files")
+        await self.cancelling_leaves_nothing(lambda: self.followed(kv, root))

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, ClassVar
 
 import pytest
 
+from meshkit.errors import RegistryError
 from meshkit.model import METADATA_PAIRS, Endpoint, Instance, Snapshot, Status
 from meshkit.registry.base import Registry
 from meshkit.testing.watched import Watched
@@ -115,6 +116,41 @@ class RegistryFixtures:
     def watched(self, registry: Registry, service: str) -> Watched[Snapshot]:
         """Watch a service, with this engine's patience."""
         return Watched(registry.watch(service), patience=self.patience)
+
+    async def closing_leaves_nothing(
+        self, opener: Opener, watch: Callable[[Registry], AsyncGenerator[Any, None]]
+    ) -> None:
+        """Close a registry whose watches wait: they end or fail; no file and no task stays."""
+        for cycle in range(2):  # what the first one leaves is the library's, once per process
+            files, tasks = open_files(), len(asyncio.all_tasks())
+            registry = opener()
+            watches = [Watched(watch(registry), patience=self.patience) for _ in "ab"]
+            for watched in watches:
+                await watched.next()
+                await watched.nothing(seconds=0.01)
+            await registry.aclose()
+            for watched in watches:
+                with contextlib.suppress(StopAsyncIteration, RegistryError):
+                    await watched.nothing(seconds=self.calm)
+                await watched.aclose()
+            if cycle:
+                await self.falls_to(tasks, lambda: len(asyncio.all_tasks()), "tasks")
+                await self.falls_to(files, open_files, "open files")
+
+    async def cancelling_leaves_nothing(self, watch: Callable[[], Watched[Any]]) -> None:
+        """Begin and cancel watches over and over; an idle connection may be kept for reuse."""
+
+        async def watch_and_cancel(times: int) -> None:
+            for _ in range(times):
+                async with watch() as watched:
+                    await watched.next()
+                    await watched.nothing(seconds=0.01)
+
+        await watch_and_cancel(3)
+        files, tasks = open_files(), len(asyncio.all_tasks())
+        await watch_and_cancel(15)
+        await self.falls_to(tasks, lambda: len(asyncio.all_tasks()), "tasks")
+        await self.falls_to(files + 3, open_files, "open files")
 
     async def falls_to(self, limit: int, count: Callable[[], int], what: str) -> None:
         """Raise AssertionError unless the count falls to the limit in time."""
