@@ -110,6 +110,17 @@ class Worker:
             await self.register(service, instance_id, str(weight))
         os._exit(0)
 
+    async def stick(self, service: str, instance_id: str) -> None:
+        """Register anew, and stop before the file that was written gets its name."""
+
+        def stuck(*_: object) -> None:
+            self.answer("ok")
+            os.read(self.alive, 1)
+            os._exit(0)
+
+        Path.replace = stuck  # type: ignore[method-assign,assignment]
+        await self.register(service, instance_id, "2")
+
     async def churn(self, service: str, prefix: str, seconds: str, truth: str) -> None:
         """Register and deregister at random; then write what is registered, and live on."""
         self.answer("ok")

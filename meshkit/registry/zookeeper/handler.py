@@ -120,12 +120,16 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
 
     def _connect(self, address: tuple[str, int], hostname: str | None) -> socket.socket:
         self._go_on()
-        connection = socket.create_connection(address, CONNECT_LIMIT)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._options.certificates is not None:
                 context = self._options.certificates.context()
+                # Before it is connected: ssl leaves one open that is reset between both.
                 connection = context.wrap_socket(connection, server_hostname=hostname)
+            connection.settimeout(CONNECT_LIMIT)
+            connection.connect(address)
             self._socket = connection
             self._go_on()
         except BaseException:
