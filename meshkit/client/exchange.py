@@ -13,7 +13,7 @@ from meshkit import identity
 from meshkit.client.request import is_replayable
 from meshkit.client.retry import IDEMPOTENT_METHODS, CallStats, RetryPolicy
 from meshkit.client.transport import Content, RawResponse, RawStream, Request
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick, Target
 from meshkit.errors import (
     CallError,

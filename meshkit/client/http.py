@@ -21,7 +21,7 @@ from meshkit.client.request import (
 from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import CallStats, RetryPolicy
 from meshkit.client.transport import HttpTransport
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
 

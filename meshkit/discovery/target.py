@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
-from meshkit.discovery.balancer import Balancer, Outcome, RoundRobin
+from meshkit.discovery.balancing import Balancer, Candidate, Done, Outcome, RoundRobin
+from meshkit.discovery.balancing.round_robin import forget
 from meshkit.discovery.followed import Followed
 from meshkit.discovery.outlier import Ejections
 from meshkit.errors import NoInstances
@@ -17,22 +20,38 @@ FAR_AFTER = 2  # attempts of one call, of the three that may have reached a serv
 DRAIN_PAUSE = 30.0  # a leaving instance is off the list long before
 
 
+class Route(Protocol):
+    """Which of a service's instances a call may go to. Equal routes share their balancers."""
+
+    def __hash__(self) -> int: ...
+
+    def select(self, instances: Sequence[Instance]) -> Sequence[Instance]:
+        """Return those that fit; called when the list changes, not with each call."""
+        ...
+
+
 class Pick:
-    """An instance chosen for one call. Call :meth:`done` exactly once."""
+    """An instance chosen for one call. Call :meth:`done` exactly once.
 
-    __slots__ = ("_target", "_transport", "endpoint", "instance")
+    Attributes:
+        instance: who was chosen.
+        endpoint: where it listens for the transport that was asked for.
+    """
 
-    def __init__(
-        self, target: Target, transport: str, instance: Instance, endpoint: Endpoint
-    ) -> None:
+    __slots__ = ("_began", "_done", "_target", "endpoint", "instance")
+
+    def __init__(self, target: Target, instance: Instance, endpoint: Endpoint, done: Done) -> None:
         self.instance = instance
         self.endpoint = endpoint
         self._target = target
-        self._transport = transport
+        self._done = done
+        self._began = time.perf_counter()
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
-        self._target.done(self._transport, self.instance, outcome)
+        seconds = time.perf_counter() - self._began
+        self._done(outcome, seconds)
+        self._target.observe(self.instance, outcome, seconds)
 
 
 class Target:
@@ -60,14 +79,27 @@ class Target:
         self.service = subscription.service
         self.subscription = subscription
         self._new_balancer = balancer
-        self._balancers: dict[str, Balancer] = {}
+        self._balancers: dict[tuple[str, Route | None], Balancer] = {}
         self._ejections = Ejections() if ejections is None else ejections
         self._stop = subscription.on_change(self._changed)
 
-    def try_pick(self, transport: str, exclude: Collection[str] = ()) -> Pick | None:
+    def try_pick(
+        self,
+        transport: str,
+        exclude: Collection[str] = (),
+        *,
+        key: str | None = None,
+        route: Route | None = None,
+    ) -> Pick | None:
         """Return the next instance that serves ``transport`` ("http" or "grpc").
 
         None when no list is known yet; await :meth:`pick` then.
+
+        Args:
+            transport: which endpoint is wanted.
+            exclude: ids of instances that were tried for this call.
+            key: calls with one key stay together, if the balancer does that.
+            route: which instances are fit for this call.
 
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
@@ -77,15 +109,25 @@ class Target:
             return None
         if self._ejections and self._ejections.due():
             self._spread(snapshot)
-        balancer = self._balancers.get(transport) or self._add_balancer(transport, snapshot)
-        instance = self._elsewhere(transport, exclude) if len(exclude) >= FAR_AFTER else None
-        if instance is None:
-            instance = balancer.pick(exclude)
-        if instance is None:
-            instance = self._last_resort(snapshot, transport, exclude)
-        return Pick(self, transport, instance, instance.endpoints[transport])
+        balancer = self._balancers.get((transport, route))
+        if balancer is None:
+            balancer = self._add_balancer(transport, route, snapshot)
+        chosen = self._elsewhere(transport, exclude) if len(exclude) >= FAR_AFTER else None
+        if chosen is None:
+            chosen = balancer.pick(exclude, key)
+        if chosen is None:
+            chosen = self._last_resort(snapshot, transport, exclude)
+        instance, done = chosen
+        return Pick(self, instance, instance.endpoints[transport], done)
 
-    async def pick(self, transport: str, exclude: Collection[str] = ()) -> Pick:
+    async def pick(
+        self,
+        transport: str,
+        exclude: Collection[str] = (),
+        *,
+        key: str | None = None,
+        route: Route | None = None,
+    ) -> Pick:
         """As :meth:`try_pick`, waiting up to 5 s for the first list."""
         try:
             async with asyncio.timeout(FIRST_LIST_WAIT):
@@ -93,13 +135,12 @@ class Target:
         except TimeoutError:
             reason = self.subscription.error or "the registry has not answered yet"
             raise NoInstances(f"{self.service}: no list of instances: {reason}") from None
-        found = self.try_pick(transport, exclude)
+        found = self.try_pick(transport, exclude, key=key, route=route)
         assert found is not None
         return found
 
-    def done(self, transport: str, instance: Instance, outcome: Outcome) -> None:
+    def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
         """Learn how a call ended; :meth:`Pick.done` calls it."""
-        self._balancers[transport].done(instance, outcome)
         if outcome is Outcome.OK:
             if self._ejections and self._ejections.forgive(instance.id):
                 self._refresh()
@@ -123,37 +164,42 @@ class Target:
             self._spread(self.subscription.snapshot)
 
     def _spread(self, snapshot: Snapshot) -> None:
-        for transport, balancer in self._balancers.items():
-            balancer.update(self._candidates(snapshot, transport))
+        for (transport, route), balancer in self._balancers.items():
+            balancer.update(self._candidates(snapshot, transport, route))
 
-    def _add_balancer(self, transport: str, snapshot: Snapshot) -> Balancer:
-        balancer = self._balancers[transport] = self._new_balancer()
-        balancer.update(self._candidates(snapshot, transport))
+    def _add_balancer(self, transport: str, route: Route | None, snapshot: Snapshot) -> Balancer:
+        balancer = self._balancers[transport, route] = self._new_balancer()
+        balancer.update(self._candidates(snapshot, transport, route))
         return balancer
 
-    def _candidates(self, snapshot: Snapshot, transport: str) -> list[Instance]:
-        serving = [each for each in snapshot.up if transport in each.endpoints]
+    def _candidates(
+        self, snapshot: Snapshot, transport: str, route: Route | None
+    ) -> list[Candidate]:
+        serving: Sequence[Instance] = [each for each in snapshot.up if transport in each.endpoints]
+        if route is not None:
+            serving = route.select(serving)
         aside = self._ejections.aside() if self._ejections else set()
-        return [each for each in serving if each.id not in aside] or serving
+        usable = [each for each in serving if each.id not in aside] or serving
+        return [Candidate(each, each.weight) for each in usable]
 
-    def _elsewhere(self, transport: str, exclude: Collection[str]) -> Instance | None:
+    def _elsewhere(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done] | None:
         """Return one of the next place: where two have failed, a third may be failing too."""
         found = [
             each
             for each in self.subscription.reserve
             if transport in each.endpoints and each.id not in exclude
         ]
-        return random.choice(found) if found else None  # noqa: S311 - no secret
+        return (random.choice(found), forget) if found else None  # noqa: S311 - no secret
 
     def _last_resort(
         self, snapshot: Snapshot, transport: str, exclude: Collection[str]
-    ) -> Instance:
+    ) -> tuple[Instance, Done]:
         """Return one that was not tried, set aside or far away; better than failing the call."""
         everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
         serving = [each for each in everybody.values() if transport in each.endpoints]
         for instance in serving:
             if instance.id not in exclude:
-                return instance
+                return instance, forget
         raise NoInstances(self._nobody(snapshot, transport, len(serving)))
 
     def _nobody(self, snapshot: Snapshot, transport: str, serving: int) -> str:

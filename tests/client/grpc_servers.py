@@ -22,7 +22,7 @@ import grpc.aio
 from meshkit import identity
 from meshkit.client.grpc import ChannelPool, MeshChannel
 from meshkit.client.retry import RetryPolicy
-from meshkit.discovery.balancer import Balancer, Outcome
+from meshkit.discovery.balancing import Balancer, Outcome
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
 from meshkit.model import Endpoint, Instance

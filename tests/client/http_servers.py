@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import socket
 import struct
 import uuid
@@ -15,7 +16,7 @@ from meshkit.client.http import HttpClient
 from meshkit.client.pyreqwest_transport import PyreqwestTransport
 from meshkit.client.retry import RetryPolicy
 from meshkit.client.transport import Content, HttpTransport, RawResponse, Request
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Candidate, Done, Outcome
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
 from meshkit.model import Endpoint, Instance
@@ -156,16 +157,19 @@ class InOrder:
 
     def __init__(self, outcomes: list[tuple[str, Outcome]]) -> None:
         self._outcomes = outcomes
-        self._instances: Sequence[Instance] = ()
+        self._instances: tuple[Instance, ...] = ()
 
-    def update(self, instances: Sequence[Instance]) -> None:
-        self._instances = tuple(instances)
+    def update(self, candidates: Sequence[Candidate]) -> None:
+        self._instances = tuple(each.instance for each in candidates)
 
-    def pick(self, exclude: Collection[str]) -> Instance | None:
-        return next((each for each in self._instances if each.id not in exclude), None)
+    def pick(self, exclude: Collection[str], key: str | None) -> tuple[Instance, Done] | None:
+        for each in self._instances:
+            if each.id not in exclude:
+                return each, functools.partial(self._note, each.id)
+        return None
 
-    def done(self, instance: Instance, outcome: Outcome) -> None:
-        self._outcomes.append((instance.id, outcome))
+    def _note(self, instance_id: str, outcome: Outcome, _seconds: float) -> None:
+        self._outcomes.append((instance_id, outcome))
 
 
 @dataclasses.dataclass

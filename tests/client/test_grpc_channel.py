@@ -18,7 +18,7 @@ import pytest
 
 from meshkit.client.grpc import ChannelPool, MeshChannel
 from meshkit.client.grpc.attempts import Attempts
-from meshkit.discovery.balancer import RoundRobin
+from meshkit.discovery.balancing import RoundRobin
 from meshkit.errors import ConfigError, NoInstances
 from meshkit.model import Endpoint, Instance, Status
 from tests.client.grpc_servers import (

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from meshkit.discovery.balancer import RoundRobin
+from meshkit.discovery.balancing import RoundRobin
 from meshkit.errors import ConnectionLost
 from tests.client.grpc_servers import calling, server_processes, serving
 from tests.protos.echo_pb2 import EchoRequest

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from meshkit import identity
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.errors import CallTimeout
 from tests.client.grpc_servers import (
     Callers,

@@ -12,7 +12,7 @@ import pytest
 
 from meshkit import identity
 from meshkit.client.grpc.method import declares_idempotent
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.errors import (
     CallTimeout,
     ConnectError,

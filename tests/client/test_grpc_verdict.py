@@ -23,7 +23,7 @@ from meshkit.client.grpc.errors import (
 )
 from meshkit.client.grpc.pool import connect
 from meshkit.client.grpc.verdict import Ending, Next, Verdict, assess, finished, judge
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.errors import (
     CallError,
     CallTimeout,

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.errors import (
     CallError,
     ConnectError,

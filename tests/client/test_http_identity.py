@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from meshkit import identity
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.errors import WrongInstance
 from tests.client.http_servers import Server, http_answer, raw_server, read_request, users
 

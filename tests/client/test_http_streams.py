@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.errors import CallTimeout, ConfigError, ConnectionLost
 from tests.client.http_servers import raw_server, read_request, users
 

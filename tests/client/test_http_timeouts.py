@@ -10,7 +10,7 @@ import pytest
 from meshkit.client.http import HttpClient
 from meshkit.client.pyreqwest_transport import PyreqwestTransport
 from meshkit.client.transport import RawResponse, Request
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
 from meshkit.errors import CallTimeout, RegistryUnavailable

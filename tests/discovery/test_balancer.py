@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from meshkit.discovery.balancer import Outcome, RoundRobin
+from meshkit.discovery.balancing import Candidate, Done, Outcome, RoundRobin
 from meshkit.model import Instance
 from tests.discovery.values import instance
 
@@ -17,24 +17,28 @@ def of(numbers: set[int]) -> list[Instance]:
     return [instance(number) for number in sorted(numbers)]
 
 
+def candidates(numbers: set[int]) -> list[Candidate]:
+    return [Candidate(each) for each in of(numbers)]
+
+
 def picks(balancer: RoundRobin, count: int, exclude: Sequence[str] = ()) -> list[str]:
-    found = [balancer.pick(exclude) for _ in range(count)]
-    return [each.id for each in found if each is not None]
+    found = [balancer.pick(exclude, None) for _ in range(count)]
+    return [each[0].id for each in found if each is not None]
 
 
 def test_nobody_is_picked_from_nobody() -> None:
-    assert RoundRobin().pick(()) is None
+    assert RoundRobin().pick((), None) is None
     balancer = RoundRobin()
-    balancer.update(of({1}))
+    balancer.update(candidates({1}))
     balancer.update([])
-    assert balancer.pick(()) is None
+    assert balancer.pick((), None) is None
 
 
 @settings(deadline=None, max_examples=50)
 @given(sets.filter(bool), st.integers(1, 5))
 def test_every_round_picks_each_once(numbers: set[int], rounds: int) -> None:
     balancer = RoundRobin()
-    balancer.update(of(numbers))
+    balancer.update(candidates(numbers))
     counts = Counter(picks(balancer, rounds * len(numbers)))
     assert counts == {each.id: rounds for each in of(numbers)}
 
@@ -45,12 +49,12 @@ def test_an_excluded_one_is_never_picked_and_the_others_always_are(
     numbers: set[int], excluded: set[int]
 ) -> None:
     balancer = RoundRobin()
-    balancer.update(of(numbers))
+    balancer.update(candidates(numbers))
     exclude = {each.id for each in of(excluded)}
     wanted = {each.id for each in of(numbers)} - exclude
     assert set(picks(balancer, 3 * len(numbers), list(exclude))) == wanted
     if not wanted:
-        assert balancer.pick(exclude) is None
+        assert balancer.pick(exclude, None) is None
 
 
 @settings(deadline=None, max_examples=50)
@@ -63,7 +67,7 @@ def test_a_list_change_does_not_repeat_the_round_for_those_who_had_their_turn(
     balancer = RoundRobin()
     counts: Counter[str] = Counter()
     for numbers in lists:
-        balancer.update(of(numbers))
+        balancer.update(candidates(numbers))
         counts.update(picks(balancer, 1))
     shares = [counts[each.id] for each in of(staying)]
     if shares:
@@ -77,7 +81,7 @@ def test_nobody_starves_under_constant_churn(churn: list[set[int]]) -> None:
     balancer = RoundRobin()
     since = 0
     for numbers in churn:
-        balancer.update(of(numbers | {5}))
+        balancer.update(candidates(numbers | {5}))
         (picked,) = picks(balancer, 1)
         since = 0 if picked == instance(5).id else since + 1
         assert since <= 13
@@ -87,7 +91,7 @@ def test_callers_do_not_start_in_step() -> None:
     first = []
     for _ in range(200):
         balancer = RoundRobin()
-        balancer.update(of(set(range(10))))
+        balancer.update(candidates(set(range(10))))
         first += picks(balancer, 1)
     assert len(set(first)) == 10
 
@@ -99,27 +103,27 @@ class UnderChurn(RuleBasedStateMachine):
         super().__init__()
         self.balancer = RoundRobin()
         self.listed: set[int] = set()
-        self.taken: list[Instance] = []
+        self.taken: list[Done] = []
 
     @rule(numbers=sets)
     def change(self, numbers: set[int]) -> None:
         self.listed = numbers
-        self.balancer.update(of(numbers))
+        self.balancer.update(candidates(numbers))
 
     @rule(excluded=sets)
     def pick(self, excluded: set[int]) -> None:
-        picked = self.balancer.pick({each.id for each in of(excluded)})
+        picked = self.balancer.pick({each.id for each in of(excluded)}, None)
         left = self.listed - excluded
         assert (picked is None) == (not left)
         if picked is not None:
-            assert picked in of(left)
-            self.taken.append(picked)
+            assert picked[0] in of(left)
+            self.taken.append(picked[1])
 
     @precondition(lambda self: self.taken)
     @rule(outcome=st.sampled_from(Outcome))
     def done(self, outcome: Outcome) -> None:
         """Also for one that has left the list meanwhile."""
-        self.balancer.done(self.taken.pop(), outcome)
+        self.taken.pop()(outcome, 0.1)
 
     @invariant()
     def a_round_is_complete(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from meshkit import Mesh
 from meshkit.discovery import failover as failover_module, tiers
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.failover import HOME, Failover
 from meshkit.discovery.outlier import Ejections
@@ -183,11 +183,11 @@ async def test_those_set_aside_by_callers_count_at_once(world: World) -> None:
             pick.done(Outcome.REFUSED)
         assert len(tried) == 3
         for number in (1, 2, 3, 4):
-            target.done("http", instance(number), Outcome.REFUSED)
+            target.observe(instance(number), Outcome.REFUSED, 0.1)
         counts = Counter(target.try_pick("http").instance.id for _ in range(30))  # type: ignore[union-attr]
         assert counts == {"users-021": 15, "users-022": 15}
         for number in (1, 2, 3, 4):
-            target.done("http", instance(number), Outcome.OK)
+            target.observe(instance(number), Outcome.OK, 0.1)
         await until(target.subscription, 1, 2, 3, 4)  # type: ignore[arg-type]
 
 
@@ -263,7 +263,7 @@ async def test_the_own_registry_lost_is_no_reason_by_itself(world: World) -> Non
         assert numbers(failover.snapshot) == [1, 2, 3, 4]
         assert failover.error is world.failure
         for number in (1, 2, 3):
-            target.done("http", instance(number), Outcome.REFUSED)
+            target.observe(instance(number), Outcome.REFUSED, 0.1)
         await until(failover, 1, 2, 3, 4, 21, 22)
 
 

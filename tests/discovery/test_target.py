@@ -8,7 +8,7 @@ import pytest
 
 from meshkit.client.mesh import Mesh
 from meshkit.discovery import target as target_module
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.outlier import Ejections
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import DRAIN_PAUSE, Pick, Target

@@ -18,7 +18,7 @@ from meshkit.client.grpc.errors import Cancelled, RpcFailure, RpcNoInstances, Rp
 from meshkit.client.grpc.method import Method
 from meshkit.client.grpc.pool import Link
 from meshkit.client.grpc.verdict import Next, Verdict, assess
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
 

@@ -23,7 +23,7 @@ from meshkit.client.grpc.errors import (
     RpcTimeout,
     RpcWrongInstance,
 )
-from meshkit.discovery.balancer import Outcome
+from meshkit.discovery.balancing import Outcome
 from meshkit.model import Instance
 
 Result = TypeVar("Result")
