@@ -302,7 +302,7 @@ def test_declared_clients_are_listed_and_wait_for_the_service_to_run() -> None:
 
     users, ledger = dependencies(Caller)
     assert (users, ledger) == (Caller.users, Caller.ledger)
-    assert (Caller.users.service, Caller.users.timeout) == ("users", 1.5)
+    assert (Caller.users.service, Caller.users.options) == ("users", {"timeout": 1.5})
     assert (Caller.ledger.service, Caller.ledger.idempotent) == ("ledger", ("Read",))
     for attribute in ("users", "ledger", "mesh"):
         with pytest.raises(ConfigError, match=r"^Caller is not running, so it can't call other"):

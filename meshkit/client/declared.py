@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack, overload
 
+from meshkit.client.policy import PolicyOptions
 from meshkit.errors import ConfigError
 from meshkit.model import check_service_name
 
@@ -27,9 +28,9 @@ class Caller(Protocol):
 class HttpDependency:
     """``users = http_client("users")`` in a class body: an ``HttpClient`` on the instance."""
 
-    def __init__(self, service: str, timeout: float | None) -> None:
+    def __init__(self, service: str, options: PolicyOptions) -> None:
         self.service = service
-        self.timeout = timeout
+        self.options = options
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -38,7 +39,7 @@ class HttpDependency:
     def __get__(self, instance: Caller | None, owner: type) -> Self | HttpClient:
         if instance is None:
             return self
-        return instance.mesh.http(self.service, timeout=self.timeout)
+        return instance.mesh.http(self.service, **self.options)
 
 
 class GrpcDependency(Generic[Stub]):
@@ -48,13 +49,13 @@ class GrpcDependency(Generic[Stub]):
         self,
         stub: Callable[[Any], Stub],
         service: str,
-        timeout: float | None,
         idempotent: Sequence[str],
+        options: PolicyOptions,
     ) -> None:
         self.stub = stub
         self.service = service
-        self.timeout = timeout
         self.idempotent = tuple(idempotent)
+        self.options = options
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -64,38 +65,38 @@ class GrpcDependency(Generic[Stub]):
         if instance is None:
             return self
         stub: Stub = instance.mesh.grpc(
-            self.stub, self.service, timeout=self.timeout, idempotent=self.idempotent
+            self.stub, self.service, idempotent=self.idempotent, **self.options
         )
         return stub
 
 
-def http_client(service: str, *, timeout: float | None = None) -> HttpDependency:
+def http_client(service: str, **options: Unpack[PolicyOptions]) -> HttpDependency:
     """Declare that this service calls ``service`` over HTTP.
 
     Args:
         service: the name it is registered under.
-        timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
+        options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    return HttpDependency(_checked(service, "http_client"), timeout)
+    return HttpDependency(_checked(service, "http_client"), options)
 
 
 def grpc_client(
     stub: Callable[[Any], Stub],
     service: str,
     *,
-    timeout: float | None = None,
     idempotent: Sequence[str] = (),
+    **options: Unpack[PolicyOptions],
 ) -> GrpcDependency[Stub]:
     """Declare that this service calls ``service`` over gRPC.
 
     Args:
         stub: a generated stub class.
         service: the name it is registered under.
-        timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
         idempotent: methods that may run twice, so that a call lost with its connection goes to
             another instance. Methods whose proto sets ``idempotency_level`` need not be named.
+        options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    return GrpcDependency(stub, _checked(service, "grpc_client"), timeout, idempotent)
+    return GrpcDependency(stub, _checked(service, "grpc_client"), idempotent, options)
 
 
 def _checked(service: str, where: str) -> str:

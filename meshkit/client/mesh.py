@@ -7,10 +7,10 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from meshkit.client.http import HttpClient
-from meshkit.client.retry import RetryPolicy
+from meshkit.client.policy import CallPolicy, PolicyOptions
 from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.followed import Followed
 from meshkit.discovery.outlier import Ejections
@@ -79,18 +79,24 @@ class Mesh:
             raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
         self._targets: dict[str, Target] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
-        self._http: dict[tuple[str, float], HttpClient] = {}
-        self._channels: dict[tuple[str, float, tuple[str, ...]], MeshChannel] = {}
+        self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
+        self._channels: dict[tuple[str, CallPolicy, tuple[str, ...]], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
         self._closed = False
 
-    def http(self, service: str, *, timeout: float | None = None) -> HttpClient:
-        """Return the HTTP client of ``service``; it reads like httpx."""
-        key = (service, self.timeout if timeout is None else timeout)
+    def http(self, service: str, **options: Unpack[PolicyOptions]) -> HttpClient:
+        """Return the HTTP client of ``service``; it reads like httpx.
+
+        Args:
+            service: the name it is registered under.
+            options: see :class:`~meshkit.client.policy.PolicyOptions`.
+        """
+        key = (service, policy := CallPolicy(**options))
         if (client := self._http.get(key)) is None:
+            timeout = self.timeout if policy.timeout is None else policy.timeout
             client = HttpClient(
-                self.target(service), self._transport, timeout=key[1], retry=RetryPolicy()
+                self.target(service), self._transport, timeout=timeout, retry=policy.retry
             )
             self._http[key] = client
         return client
@@ -100,18 +106,18 @@ class Mesh:
         stub: Callable[[Any], Stub],
         service: str,
         *,
-        timeout: float | None = None,
         idempotent: Sequence[str] = (),
+        **options: Unpack[PolicyOptions],
     ) -> Stub:
         """Return a generated stub whose calls go to instances of ``service``.
 
         Args:
             stub: the generated stub class.
             service: the name it is registered under.
-            timeout: seconds for calls that set none.
             idempotent: names of methods that may run twice, beside those whose proto says so.
+            options: see :class:`~meshkit.client.policy.PolicyOptions`.
         """
-        channel = self.channel(service, timeout=timeout, idempotent=idempotent)
+        channel = self.channel(service, idempotent=idempotent, **options)
         key = (stub, channel)
         if key not in self._stubs:
             self._stubs[key] = stub(channel)
@@ -119,17 +125,18 @@ class Mesh:
         return made
 
     def channel(
-        self, service: str, *, timeout: float | None = None, idempotent: Sequence[str] = ()
+        self, service: str, *, idempotent: Sequence[str] = (), **options: Unpack[PolicyOptions]
     ) -> MeshChannel:
         """Return the gRPC channel of ``service``, for several stubs over one set of connections."""
         from meshkit.client.grpc import ChannelPool, MeshChannel  # noqa: PLC0415 - HTTP needs no gRPC
 
-        key = (service, self.timeout if timeout is None else timeout, tuple(idempotent))
+        key = (service, policy := CallPolicy(**options), tuple(idempotent))
         if (channel := self._channels.get(key)) is None:
+            timeout = self.timeout if policy.timeout is None else policy.timeout
             target = self.target(service)
             pool = self._pools.setdefault(service, ChannelPool())
             channel = MeshChannel(
-                target, timeout=key[1], retry=RetryPolicy(), idempotent=key[2], pool=pool
+                target, timeout=timeout, retry=policy.retry, idempotent=key[2], pool=pool
             )
             self._channels[key] = channel
         return channel
