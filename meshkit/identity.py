@@ -18,6 +18,9 @@ INSTANCE = "x-meshkit-instance"
 DRAINING = "x-meshkit-draining"
 # On a refusal of a request meant for somebody else (gRPC; over HTTP the status 421 says it).
 MISDIRECTED = "x-meshkit-misdirected"
+# On a refusal for want of capacity, with the id of the instance: surely not handled, so another
+# one may be called with it whatever it is (HTTP 503, gRPC RESOURCE_EXHAUSTED).
+SHED = "x-meshkit-shed"
 
 # Metadata of instances that meshkit runs; those of other origin can't be asked for identity.
 MARK = "meshkit"
