@@ -80,6 +80,9 @@ class MeshSettings(BaseSettings):
     loop_lag_limit: Seconds = Field(5.0, description="an event loop stuck longer counts as down")
     drain_delay: Delay | None = Field(None, description="unset: as the registry needs")
     shutdown_timeout: Seconds = Field(28.0, description="from the signal to the end of the process")
+    balancer: Literal["p2c", "round_robin", "weighted", "least", "hash", "random"] = Field(
+        "p2c", description="how an instance is chosen for an outgoing call"
+    )
     call_timeout: Seconds = Field(10.0, description="limit for one outgoing call")
 
     @field_validator("registry", mode="before")

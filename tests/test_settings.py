@@ -76,6 +76,7 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("loop_lag_limit", "9", 9.0),
         ("drain_delay", "0", 0.0),
         ("shutdown_timeout", "10", 10.0),
+        ("balancer", "least", "least"),
         ("call_timeout", "3", 3.0),
     ],
 )

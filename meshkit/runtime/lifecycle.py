@@ -187,6 +187,7 @@ class Runtime:
         self.service.mesh = self._mesh = Mesh(
             registry,
             timeout=settings.call_timeout,
+            balancer=settings.balancer,
             zone=settings.zone,
             failover=settings.failover,
             failover_share=settings.failover_share,
