@@ -30,12 +30,14 @@ from meshkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from meshkit import context
     from meshkit.client.declared import grpc_client, http_client
     from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
     from meshkit.config.declared import live_config
     from meshkit.config.live import LiveConfig
+    from meshkit.context import CallContext, deadline_in, remaining
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -54,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BindError",
+    "CallContext",
     "CallError",
     "CallTimeout",
     "ConfigError",
@@ -82,6 +85,8 @@ __all__ = [
     "StartError",
     "Status",
     "WrongInstance",
+    "context",
+    "deadline_in",
     "delete",
     "get",
     "grpc_client",
@@ -91,6 +96,7 @@ __all__ = [
     "patch",
     "post",
     "put",
+    "remaining",
     "websocket",
 ]
 
@@ -102,6 +108,7 @@ _HOME = {
     "meshkit.client.response": "Response",
     "meshkit.config.declared": "live_config",
     "meshkit.config.live": "LiveConfig",
+    "meshkit.context": "CallContext deadline_in remaining",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get health_check patch post put websocket",
@@ -111,6 +118,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 
 def __getattr__(name: str) -> Any:
+    if name == "context":
+        return importlib.import_module("meshkit.context")  # a module, which Python keeps here
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)
