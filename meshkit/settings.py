@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from meshkit.errors import ConfigError
+from meshkit.w3c import is_key
 
 PREFIX = "MESHKIT_"
 # Read elsewhere: the state folder by meshkit.state, before any settings exist.
@@ -89,7 +90,13 @@ class MeshSettings(BaseSettings):
     max_body: Annotated[ByteSize, Field(ge=0)] = Field(
         ByteSize(16 * 1024 * 1024), description="largest HTTP body and gRPC message; 0: any"
     )
+    balancer: Literal["p2c", "round_robin", "weighted", "least", "hash", "random"] = Field(
+        "p2c", description="how an instance is chosen for an outgoing call"
+    )
     call_timeout: Seconds = Field(10.0, description="limit for one outgoing call")
+    baggage: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="keys of W3C baggage that travel on with calls, * for all"
+    )
 
     @field_validator("registry", mode="before")
     @classmethod
@@ -98,11 +105,19 @@ class MeshSettings(BaseSettings):
             return " ".join(value)
         return value
 
-    @field_validator("tags", "failover", mode="before")
+    @field_validator("tags", "failover", "baggage", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(tag for tag in (part.strip() for part in value.split(",")) if tag)
+        return value
+
+    @field_validator("baggage")
+    @classmethod
+    def _are_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for key in value:
+            if not is_key(key):
+                raise ValueError(f"names without spaces, separated by commas; {key!r} is none")
         return value
 
     @classmethod

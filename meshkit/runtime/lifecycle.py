@@ -167,14 +167,14 @@ class Runtime:
             from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
 
             layered = http_layers(service.app, settings, self._instance_id)
-            app = MeshApp(layered, self.health, self.describe)
+            app = MeshApp(layered, self.health, self.describe, baggage=settings.baggage)
             sock = bind(settings.host, settings.port)
             self._http = HttpServer(app, sock, service.app.routes)
             warn_of_shadows(service.app.routes)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
 
-            self._grpc = GrpcServer(settings.host, settings.grpc_port)
+            self._grpc = GrpcServer(settings.host, settings.grpc_port, baggage=settings.baggage)
             self._grpc.add(service, adders, reflection=settings.env == "development")
 
     async def _serve(self) -> None:
@@ -189,6 +189,7 @@ class Runtime:
         self.service.mesh = self._mesh = Mesh(
             registry,
             timeout=settings.call_timeout,
+            balancer=settings.balancer,
             zone=settings.zone,
             failover=settings.failover,
             failover_share=settings.failover_share,

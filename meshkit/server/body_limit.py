@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from meshkit.server.asgi import ASGIApp, Receive, Scope, Send, answer
+from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
 
 # A caller that is still sending does not see an answer when the connection is closed at once
 # (TCP resets it), so that what comes is read and dropped for a while, as nginx lingers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshkit.server.asgi import ASGIApp
+from meshkit.server.answer import ASGIApp
 from meshkit.server.body_limit import BodyLimit
 from meshkit.server.shedding import Limiter
 from meshkit.server.shedding.http import Shedding

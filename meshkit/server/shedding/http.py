@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from meshkit import identity
-from meshkit.server.asgi import ASGIApp, Receive, Scope, Send
+from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send
 from meshkit.server.shedding.limiter import Limiter
 
 # Set by our protocol: when the request's head had been read, as time.perf_counter() tells it.
@@ -82,7 +81,7 @@ class Admitted:
         self._send = send
         self._came = came
 
-    def send(self, message: Any) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; not a coroutine itself, to save a frame."""
         if self.open:
             self.end(ok=message.get("status", 500) < 400)
