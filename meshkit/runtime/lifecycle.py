@@ -24,7 +24,7 @@ from meshkit.runtime.signals import StopSignals
 from meshkit.server.asgi import LIVE, READY, MeshApp
 from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
-from meshkit.server.layers import http_layers
+from meshkit.server.layers import http_layers, new_limiter
 from meshkit.service import MeshService, health_checks, serves_http, servicers
 from meshkit.settings import MeshSettings, load_settings
 
@@ -174,7 +174,13 @@ class Runtime:
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
 
-            self._grpc = GrpcServer(settings.host, settings.grpc_port, baggage=settings.baggage)
+            self._grpc = GrpcServer(
+                settings.host,
+                settings.grpc_port,
+                baggage=settings.baggage,
+                limiter=new_limiter(settings),
+                max_message=settings.max_body,
+            )
             self._grpc.add(service, adders, reflection=settings.env == "development")
 
     async def _serve(self) -> None:

@@ -16,6 +16,8 @@ from meshkit.errors import BindError
 from meshkit.model import Endpoint
 from meshkit.server.bind import bind, bind_message
 from meshkit.server.grpc_identity import IdentityInterceptor
+from meshkit.server.shedding import Limiter
+from meshkit.server.shedding.grpc import SheddingInterceptor
 
 Add = Callable[[Any, Any], None]
 
@@ -33,11 +35,31 @@ log = logging.getLogger("meshkit.server")
 
 
 class GrpcServer:
-    """A bound gRPC server in steps: start, identify, drain, stop."""
+    """A bound gRPC server in steps: start, identify, drain, stop.
 
-    def __init__(self, host: str, port: int, *, baggage: Collection[str] = ()) -> None:
+    Args:
+        host: to listen on.
+        port: 0 for any free one.
+        baggage: keys of baggage that travel on.
+        limiter: how many calls at once are let in; None for all.
+        max_message: bytes of a request message; 0 for any size.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        baggage: Collection[str] = (),
+        limiter: Limiter | None = None,
+        max_message: int = 0,
+    ) -> None:
         self._identity = IdentityInterceptor(baggage)
-        self._server = grpc.aio.server(interceptors=[self._identity], options=OPTIONS)
+        interceptors: list[grpc.aio.ServerInterceptor] = [self._identity]
+        if limiter is not None:
+            interceptors.append(SheddingInterceptor(limiter, lambda: self._identity.instance_id))
+        options = (*OPTIONS, ("grpc.max_receive_message_length", max_message or -1))
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._health = grpc_health.aio.HealthServicer()
         self._names: list[str] = []
         self.port = self._bind(host, port)

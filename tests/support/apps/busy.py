@@ -17,7 +17,7 @@ WORK = 0.01  # seconds
 
 
 def compute(seconds: float = WORK) -> None:
-    """Take the event loop's time; in CPU time, so that a busy machine does not change it much."""
+    """Take the event loop's time."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
@@ -27,18 +27,25 @@ class Busy(MeshService, echo_pb2_grpc.EchoServicer):
     name = "busy"
 
     async def on_start(self) -> None:
-        self.pool = asyncio.Semaphore(4)
+        self.pool = asyncio.Semaphore(1)
+        self.handled = 0
 
     @get("/compute")
     async def computed(self) -> str:
         compute()
+        self.handled += 1
         return "done"
 
     @get("/pool")
     async def pooled(self) -> str:
         async with self.pool:
             await asyncio.sleep(WORK)
+        self.handled += 1
         return "done"
+
+    @get("/handled")
+    async def count(self) -> int:
+        return self.handled
 
     @get("/stream")
     async def stream(self) -> StreamingResponse:
@@ -55,4 +62,5 @@ class Busy(MeshService, echo_pb2_grpc.EchoServicer):
         else:
             async with self.pool:
                 await asyncio.sleep(WORK)
+        self.handled += 1
         return EchoReply(text=request.text)
