@@ -227,6 +227,7 @@ async def calling(
     timeout: float = 10.0,
     attempts: int = 3,
     idempotent: Sequence[str] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     balancer: Callable[[], Balancer] | None = None,
     pool: ChannelPool | None = None,
 ) -> AsyncIterator[Callers]:
@@ -234,7 +235,7 @@ async def calling(
 
     Args:
         instances: of the service "echo".
-        timeout, attempts, idempotent, pool: of the channel.
+        timeout, attempts, idempotent, interceptors, pool: of the channel.
         balancer: instead of the one that keeps to the order.
     """
     outcomes: list[tuple[str, Outcome]] = []
@@ -255,6 +256,7 @@ async def calling(
                 timeout=timeout,
                 retry=RetryPolicy(attempts=attempts),
                 idempotent=idempotent,
+                interceptors=interceptors,
                 pool=pool,
             )
         )

@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -15,12 +15,14 @@ import grpc.aio
 from meshkit import identity
 from meshkit.backoff import Backoff
 from meshkit.client.grpc.errors import Cancelled, RpcFailure, RpcNoInstances, RpcTimeout
-from meshkit.client.grpc.method import Method
 from meshkit.client.grpc.pool import Link
 from meshkit.client.grpc.verdict import Next, Verdict, assess
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
+
+if TYPE_CHECKING:
+    from meshkit.client.grpc.method import Method
 
 TRANSPORT = "grpc"
 SHOWN = 5  # failed attempts in a message

@@ -15,6 +15,7 @@ import grpc.aio
 from meshkit.client.grpc.attempts import TRANSPORT, Attempts
 from meshkit.client.grpc.callables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from meshkit.client.grpc.errors import RpcFailure
+from meshkit.client.grpc.interception import checked
 from meshkit.client.grpc.method import Codec
 from meshkit.client.grpc.pool import ChannelPool
 from meshkit.client.retry import CallStats, RetryPolicy
@@ -47,6 +48,8 @@ class MeshChannel(grpc.aio.Channel):
         idempotent: methods that may run twice: ``Method``, ``Service/Method`` or
             ``package.Service/Method``. Those whose proto sets ``idempotency_level`` need not be
             named.
+        interceptors: gRPC's own client interceptors of any kind, around each whole call; the
+            first is the outermost.
         pool: connections to share with other channels to the same service; closed by whoever
             made it. Without one the channel has its own.
 
@@ -62,6 +65,7 @@ class MeshChannel(grpc.aio.Channel):
         timeout: float,
         retry: RetryPolicy | None = None,
         idempotent: Sequence[str] = (),
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         pool: ChannelPool | None = None,
     ) -> None:
         if not timeout > 0:
@@ -71,6 +75,7 @@ class MeshChannel(grpc.aio.Channel):
         self.timeout = float(timeout)
         self.retry = retry or RetryPolicy()
         self.stats = CallStats()
+        self.interceptors = checked(self.service, interceptors)
         self.pool = pool or ChannelPool()
         self.pool.follow(target)
         self._own_pool = pool is None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+import grpc
+import grpc.aio
+
+from meshkit.client.grpc.call import MeshCall
+from meshkit.client.grpc.interception import Intercepted, chain, of_kind
 from meshkit.client.grpc.pool import Link
 from meshkit.discovery.target import Pick
 
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from meshkit.client.grpc.channel import MeshChannel
 
 Codec = Callable[[Any], Any] | None
+Intercepting = TypeVar("Intercepting", bound=Intercepted)
 
 
 class Method:
@@ -24,7 +30,8 @@ class Method:
         idempotent: it may run twice.
     """
 
-    kind = ""
+    kind: ClassVar[str] = ""
+    call: ClassVar[type[MeshCall]] = MeshCall
 
     def __init__(
         self, channel: MeshChannel, path: str, serialize: Codec, deserialize: Codec, *, known: bool
@@ -34,6 +41,7 @@ class Method:
         self.idempotent = channel.names_idempotent(path) or declares_idempotent(path)
         self._codecs = (serialize, deserialize)
         self._known = known  # to the generated code, which lets gRPC look it up in advance
+        self.interceptors = of_kind(channel.interceptors, self.kind)
         self._bound: dict[str, tuple[Link, Callable[..., Any]]] = {}
 
     def bind(self, pick: Pick) -> tuple[Link, Callable[..., Any]]:
@@ -48,6 +56,52 @@ class Method:
             bound = link, make(self.path, *self._codecs, _registered_method=self._known)
             self._bound[instance.id] = bound
         return bound
+
+    def intercepted(
+        self,
+        kind: type[Intercepting],
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Intercepting:
+        """Begin a call at the outermost interceptor."""
+        path: Any = self.path.encode()  # as gRPC's own channel has it, whatever its types say
+        details = grpc.aio.ClientCallDetails(
+            path,
+            timeout,
+            grpc.aio.Metadata(*(metadata or ())),
+            credentials,
+            wait_for_ready,
+        )
+        invoke = functools.partial(self._invoke, compression)
+        return kind(chain(self.interceptors, self.kind, invoke), details, request)
+
+    def _invoke(
+        self,
+        compression: grpc.Compression | None,
+        details: grpc.aio.ClientCallDetails,
+        request: Any,
+    ) -> MeshCall:
+        """Begin the call that the interceptors let through, as they want it."""
+        path: Any = details.method
+        path = path.decode() if isinstance(path, bytes) else path
+        method = self if path == self.path else self._at(path)
+        return method.call(
+            method,
+            request,
+            timeout=details.timeout,
+            metadata=details.metadata,
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+            compression=compression,
+        )
+
+    def _at(self, path: str) -> Self:
+        return type(self)(self.channel, path, *self._codecs, known=False)
 
 
 @functools.cache
