@@ -31,9 +31,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # By default a new channel inherits the back-off of another one to the same address, which
-    # may have belonged to an instance that is gone.
-    ("grpc.use_local_subchannel_pool", 1),
     # http_proxy in the environment is meant for the outside world.
     ("grpc.enable_http_proxy", 0),
 )
@@ -144,6 +141,13 @@ def connect(instance: Instance, endpoint: Endpoint) -> grpc.aio.Channel:
     """Return a channel to this instance. Connects with the first call."""
     known = identity.proves_identity(instance.metadata)
     keepalive = KEEPALIVE if known else STRANGERS_KEEPALIVE
-    options = (*OPTIONS, ("grpc.keepalive_time_ms", int(keepalive * 1000)))
+    options = (
+        *OPTIONS,
+        ("grpc.keepalive_time_ms", int(keepalive * 1000)),
+        # Channels whose options are equal share a connection, in the whole process: those of
+        # other meshes, in other event loops. With the id among them nobody inherits one, or its
+        # back-off, from an instance that was at the same address before.
+        ("meshkit.instance", instance.id),
+    )
     # With its scheme, or a host named like one (unix, xds) would be taken for it.
     return grpc.aio.insecure_channel(f"dns:///{endpoint}", options=options)
