@@ -10,11 +10,12 @@ import pytest
 import meshkit
 
 NAMES = """
-BindError CallError CallTimeout ConfigError ConnectError ConnectionLost Endpoint HTTPStatusError
-HttpClient Instance LeaseLost LiveConfig Mesh MeshError MeshService MeshSettings MissingExtraError
-NoInstances RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response Runtime
-ServiceInfo Snapshot StartError Status WrongInstance delete get grpc_client health_check http_client
-live_config patch post put websocket
+BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallError CallTimeout ConfigError
+ConnectError ConnectionLost Endpoint HTTPStatusError HedgePolicy HttpClient Instance LeaseLost
+LiveConfig Mesh MeshError MeshService MeshSettings MissingExtraError NoInstances RegistryDenied
+RegistryError RegistryUnavailable RegistryUrlError Response RetryPolicy Runtime ServiceInfo Snapshot
+StartError Status WrongInstance delete get grpc_client health_check http_client live_config patch
+post put websocket
 """
 
 

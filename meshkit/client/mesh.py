@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
 from meshkit.discovery.cache import SnapshotCache
@@ -80,6 +81,7 @@ class Mesh:
         if failover_share is not None and not 0 < failover_share <= 1:
             raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
         self._targets: dict[str, Target] = {}
+        self._guards: dict[str, Guards] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
         self._channels: dict[tuple[object, ...], MeshChannel] = {}
@@ -183,6 +185,12 @@ class Mesh:
                 followed, ejections=ejections, where=self.registry.url
             )
         return target
+
+    def guards(self, service: str) -> Guards:
+        """Return the retry budget, breakers and bulkheads that all clients of ``service`` share."""
+        if (guards := self._guards.get(service)) is None:
+            guards = self._guards[service] = Guards(service)
+        return guards
 
     def _follow(self, service: str, ejections: Ejections) -> Followed:
         def subscribe(registry: Registry) -> Subscription:
