@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
+from meshkit.client.breaker import BreakerPolicy
+from meshkit.client.bulkhead import BulkheadPolicy
 from meshkit.client.grpc.call import MeshCall
 from meshkit.client.grpc.interception import Intercepted, chain, of_kind
+from meshkit.client.grpc.plan import Plan
 from meshkit.client.grpc.pool import Link
+from meshkit.client.hedge import HedgePolicy
+from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.target import Pick
 
 if TYPE_CHECKING:
@@ -21,6 +26,21 @@ Codec = Callable[[Any], Any] | None
 Intercepting = TypeVar("Intercepting", bound=Intercepted)
 
 
+class MethodOptions(TypedDict, total=False):
+    """What single methods can have of their own.
+
+    Keys:
+        retry, hedge, breaker, bulkhead: see :class:`~meshkit.client.policy.PolicyOptions`.
+        idempotent: it may run twice, whatever its proto says.
+    """
+
+    retry: RetryPolicy
+    hedge: HedgePolicy | None
+    breaker: BreakerPolicy | None
+    bulkhead: BulkheadPolicy | None
+    idempotent: bool
+
+
 class Method:
     """What a stub keeps for each method; calling it makes a call (see the subclasses).
 
@@ -28,17 +48,28 @@ class Method:
         channel: to the service.
         path: ``/package.Service/Method``.
         idempotent: it may run twice.
+        plan: what its calls may do when an attempt fails or does not answer.
+        patient: its calls ask another instance when one does not answer in time.
     """
 
     kind: ClassVar[str] = ""
     call: ClassVar[type[MeshCall]] = MeshCall
 
     def __init__(
-        self, channel: MeshChannel, path: str, serialize: Codec, deserialize: Codec, *, known: bool
+        self,
+        channel: MeshChannel,
+        path: str,
+        serialize: Codec,
+        deserialize: Codec,
+        *,
+        known: bool,
+        plan: Plan | None = None,
     ) -> None:
         self.channel = channel
         self.path = path
         self.idempotent = channel.names_idempotent(path) or declares_idempotent(path)
+        self.plan = channel.plan if plan is None else plan
+        self.patient = self.idempotent and self.kind == "unary_unary"
         self._codecs = (serialize, deserialize)
         self._known = known  # to the generated code, which lets gRPC look it up in advance
         self.interceptors = of_kind(channel.interceptors, self.kind)
@@ -101,7 +132,30 @@ class Method:
         )
 
     def _at(self, path: str) -> Self:
-        return type(self)(self.channel, path, *self._codecs, known=False)
+        return type(self)(self.channel, path, *self._codecs, known=False, plan=self.plan)
+
+    def using(self, **options: Unpack[MethodOptions]) -> Self:
+        """Return this method with policies of its own, for some calls or for all.
+
+        ::
+
+            read = stub.GetUser.using(retry=RetryPolicy(attempts=2), hedge=HedgePolicy())
+            user = await read(GetUserRequest(id=1))
+
+        Make it once and keep it. What is not given stays as the channel has it.
+
+        Args:
+            options: see :class:`MethodOptions`.
+        """
+        retry, hedge, breaker, bulkhead = self.plan.policies
+        retry, hedge = options.get("retry", retry), options.get("hedge", hedge)
+        breaker = options.get("breaker", breaker)
+        bulkhead = options.get("bulkhead", bulkhead)
+        plan = Plan(self.plan.guards, retry, hedge, breaker, bulkhead)
+        made = type(self)(self.channel, self.path, *self._codecs, known=self._known, plan=plan)
+        made.idempotent = options.get("idempotent", self.idempotent)
+        made.patient = made.idempotent and made.kind == "unary_unary"
+        return made
 
 
 @functools.cache

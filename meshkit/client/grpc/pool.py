@@ -40,16 +40,29 @@ class Link:
     """The channel to one instance.
 
     Attributes:
+        instance: to whom.
         endpoint: where the instance listens.
+        names: how it names itself on each answer, as a list of one, or of none.
         channel: to this instance and nobody else.
         metadata: what tells it that it is meant.
         retired: it gets no more calls, and closes after the last one.
     """
 
-    __slots__ = ("_calls", "_pool", "channel", "endpoint", "metadata", "retired")
+    __slots__ = (
+        "_calls",
+        "_pool",
+        "channel",
+        "endpoint",
+        "instance",
+        "metadata",
+        "names",
+        "retired",
+    )
 
     def __init__(self, pool: ChannelPool, instance: Instance, endpoint: Endpoint) -> None:
+        self.instance = instance
         self.endpoint = endpoint
+        self.names: list[str] = []
         self.channel = connect(instance, endpoint)
         self.metadata = grpc.aio.Metadata()
         self.retired = False
@@ -58,6 +71,7 @@ class Link:
         if identity.proves_identity(instance.metadata):
             # Only then: an engine may know an instance by an id that it does not have itself.
             self.metadata.add(identity.TARGET, instance.id)
+            self.names = [instance.id]
 
     def acquire(self) -> None:
         """Note that a call begins."""
