@@ -18,8 +18,9 @@ from pathlib import Path
 
 import uvloop
 
-# The starter of real servers is the one that the tests use.
+# The starter of real servers is the one that the tests use; stubs are those of the examples.
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "examples" / "users"))
 
 from measure import BenchmarkError, Result
 from report import table, write
@@ -35,6 +36,7 @@ NAMES = (
     "watch_many",
     "registry_load",
     "call_grpc",
+    "failover",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 

@@ -54,6 +54,8 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
     ("name", "text", "value"),
     [
         ("service", "shop.service:Shop", "shop.service:Shop"),
+        ("baggage", "tenant, user.id", ("tenant", "user.id")),
+        ("baggage", "*", ("*",)),
         ("registry", "consul://127.0.0.1:8500", "consul://127.0.0.1:8500"),
         ("registration", "false", False),
         ("host", "0.0.0.0", "0.0.0.0"),
@@ -76,6 +78,7 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("loop_lag_limit", "9", 9.0),
         ("drain_delay", "0", 0.0),
         ("shutdown_timeout", "10", 10.0),
+        ("balancer", "least", "least"),
         ("call_timeout", "3", 3.0),
     ],
 )
@@ -169,6 +172,11 @@ def complaint(env_file: Path | None = None, **flags: Any) -> str:
             "MESHKIT_ENV",
             "prod",
             "bad value for MESHKIT_ENV: should be 'development' or 'production'",
+        ),
+        (
+            "MESHKIT_BAGGAGE",
+            "user,te nant",
+            "bad value for MESHKIT_BAGGAGE: should be names without",
         ),
         ("MESHKIT_RELOAD", "perhaps", "bad value for MESHKIT_RELOAD: should be a valid boolean"),
         ("MESHKIT_CHECK_TIMEOUT", "2s", "bad value for MESHKIT_CHECK_TIMEOUT: should be a valid"),

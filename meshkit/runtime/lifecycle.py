@@ -165,14 +165,14 @@ class Runtime:
         if serves_http(service):
             from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
 
-            app = MeshApp(service.app, self.health, self.describe)
+            app = MeshApp(service.app, self.health, self.describe, baggage=settings.baggage)
             sock = bind(settings.host, settings.port)
             self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
             warn_of_shadows(service.app.routes)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
 
-            self._grpc = GrpcServer(settings.host, settings.grpc_port)
+            self._grpc = GrpcServer(settings.host, settings.grpc_port, baggage=settings.baggage)
             self._grpc.add(service, adders, reflection=settings.env == "development")
 
     async def _serve(self) -> None:
@@ -187,6 +187,7 @@ class Runtime:
         self.service.mesh = self._mesh = Mesh(
             registry,
             timeout=settings.call_timeout,
+            balancer=settings.balancer,
             zone=settings.zone,
             failover=settings.failover,
             failover_share=settings.failover_share,

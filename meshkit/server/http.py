@@ -106,7 +106,7 @@ class HttpServer(uvicorn.Server):
 
     def identify(self, service: str, instance_id: str) -> None:
         """Name ourselves on every answer from now on, and refuse what is meant for others."""
-        self._app.instance_id = instance_id.encode()
+        self._app.instance_id = instance_id
         self._app.headers.add(
             (identity.SERVICE.encode(), service.encode()),
             (identity.INSTANCE.encode(), instance_id.encode()),
@@ -114,7 +114,7 @@ class HttpServer(uvicorn.Server):
 
     def drain(self) -> None:
         """Go on answering, and tell each caller to move on."""
-        leaving = (identity.DRAINING.encode(), self._app.instance_id)
+        leaving = (identity.DRAINING.encode(), self._app.instance_id.encode())
         self._app.headers.add(leaving, (b"connection", b"close"))
 
     async def stop(self, *, grace: float) -> None:

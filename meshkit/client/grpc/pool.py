@@ -109,7 +109,8 @@ class ChannelPool:
         if self._target is None:
             self._target = target
             self._stop = target.on_change(self._changed)
-        assert self._target is target, "a pool serves one service"
+        # Targets of one service differ in how they balance; their lists are the same.
+        assert self._target.service == target.service, "a pool serves one service"
 
     def link(self, instance: Instance, endpoint: Endpoint) -> Link:
         """Return the connection to this instance.
