@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
 from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
@@ -85,6 +86,7 @@ class Mesh:
             raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
         self._balancer = balancer_factory(DEFAULT if balancer is None else balancer)
         self._targets: dict[tuple[str, BalancerFactory, float, int | None], Target] = {}
+        self._guards: dict[str, Guards] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
         self._channels: dict[tuple[str, CallPolicy, tuple[str, ...]], MeshChannel] = {}
@@ -200,6 +202,12 @@ class Mesh:
             slow_start=policy.slow_start,
             subset=policy.subset,
         )
+
+    def guards(self, service: str) -> Guards:
+        """Return the retry budget, breakers and bulkheads that all clients of ``service`` share."""
+        if (guards := self._guards.get(service)) is None:
+            guards = self._guards[service] = Guards(service)
+        return guards
 
     def _follow(self, service: str, ejections: Ejections) -> Followed:
         def subscribe(registry: Registry) -> Subscription:
