@@ -34,6 +34,7 @@ NAMES = (
     "watch_latency",
     "watch_many",
     "registry_load",
+    "pick",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 
