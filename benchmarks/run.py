@@ -36,6 +36,7 @@ NAMES = (
     "watch_many",
     "registry_load",
     "failover",
+    "pick",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 
