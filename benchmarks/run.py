@@ -37,6 +37,7 @@ NAMES = (
     "registry_load",
     "call_grpc",
     "failover",
+    "pick",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 
