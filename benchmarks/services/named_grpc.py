@@ -18,7 +18,7 @@ class UsersServicer(users_pb2_grpc.UsersServicer):
     async def GetUser(  # noqa: N802 - the name in the proto
         self,
         request: users_pb2.GetUserRequest,
-        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 - gRPC's signature
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> users_pb2.User:
         return users_pb2.User(id=request.id, name=self._name)
 
