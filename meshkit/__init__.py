@@ -32,6 +32,7 @@ from meshkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from meshkit import context
     from meshkit.client.breaker import BreakerPolicy
     from meshkit.client.bulkhead import BulkheadPolicy
     from meshkit.client.declared import grpc_client, http_client
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from meshkit.client.retry import RetryPolicy
     from meshkit.config.declared import live_config
     from meshkit.config.live import LiveConfig
+    from meshkit.context import CallContext, deadline_in, remaining
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -64,6 +66,7 @@ __all__ = [
     "BreakerPolicy",
     "BulkheadFull",
     "BulkheadPolicy",
+    "CallContext",
     "CallError",
     "CallTimeout",
     "ConfigError",
@@ -94,6 +97,8 @@ __all__ = [
     "StartError",
     "Status",
     "WrongInstance",
+    "context",
+    "deadline_in",
     "delete",
     "get",
     "grpc_client",
@@ -103,6 +108,7 @@ __all__ = [
     "patch",
     "post",
     "put",
+    "remaining",
     "websocket",
 ]
 
@@ -118,6 +124,7 @@ _HOME = {
     "meshkit.client.retry": "RetryPolicy",
     "meshkit.config.declared": "live_config",
     "meshkit.config.live": "LiveConfig",
+    "meshkit.context": "CallContext deadline_in remaining",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get health_check patch post put websocket",
@@ -127,6 +134,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 
 def __getattr__(name: str) -> Any:
+    if name == "context":
+        return importlib.import_module("meshkit.context")  # a module, which Python keeps here
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)
