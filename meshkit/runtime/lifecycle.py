@@ -169,7 +169,7 @@ class Runtime:
             layered = http_layers(service.app, settings, self._instance_id)
             app = MeshApp(layered, self.health, self.describe, baggage=settings.baggage)
             sock = bind(settings.host, settings.port)
-            self._http = HttpServer(app, sock, service.app.routes)
+            self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
             warn_of_shadows(service.app.routes)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
@@ -180,6 +180,7 @@ class Runtime:
                 baggage=settings.baggage,
                 limiter=new_limiter(settings),
                 max_message=settings.max_body,
+                access_log=settings.access_log,
             )
             self._grpc.add(service, adders, reflection=settings.env == "development")
 

@@ -15,7 +15,8 @@ from uvicorn.lifespan.on import LifespanOn
 
 from meshkit import identity
 from meshkit.errors import MissingExtraError, StartError
-from meshkit.server.asgi import MeshApp
+from meshkit.server.access_log import HttpAccessLog
+from meshkit.server.asgi import LIVE, READY, MeshApp
 from meshkit.server.backlog import Backlog
 from meshkit.server.http_protocol import BoundedProtocol
 
@@ -77,9 +78,11 @@ class HttpServer(uvicorn.Server):
         app: MeshApp,
         sock: socket.socket,
         routes: Iterable[object],
+        *,
+        access_log: bool = False,
     ) -> None:
         config = uvicorn.Config(
-            cast("Any", app),
+            cast("Any", HttpAccessLog(app, quiet=(LIVE, READY)) if access_log else app),
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
