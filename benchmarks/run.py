@@ -38,6 +38,8 @@ NAMES = (
     "call_grpc",
     "failover",
     "pick",
+    "access_log",
+    "limits",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 

@@ -20,13 +20,11 @@ class BoundedProtocol(HttpToolsProtocol):
     httptools collects headers for as long as they come.
     """
 
-    # Bytes of an unfinished head after the read in which it began, and 1; 0 when it began in this
-    # read; -1 when none is under way.
-    _head = -1
-
     def __init__(self, *, backlog: Backlog, **state: Any) -> None:
         super().__init__(**state)
         self._backlog = backlog
+        self._head = 0  # bytes of an unfinished head after the read in which it began
+        self._head_of: object = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -42,25 +40,19 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.Protocol. The handlers of what was read run later, in tasks."""
         super().data_received(data)
-        if self._head > 0:
+        scope: Any = self.scope
+        if scope is None or ARRIVED in scope:
+            return  # nothing has begun, or this was a part of a body
+        if "path" in scope:
+            scope[ARRIVED] = time.perf_counter()
+        elif scope is self._head_of:
             self._head += len(data)
             if self._head > MAX_HEAD and not self.transport.is_closing():
                 self._refuse()
-        elif self._head == 0:
-            self._head = 1
-
-    def on_message_begin(self) -> None:
-        """See httptools."""
-        self._head = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._head = -1
-        super().on_headers_complete()
-        self.scope[ARRIVED] = time.perf_counter()  # type: ignore[literal-required]
+        else:
+            self._head, self._head_of = 0, scope
 
     def _refuse(self) -> None:
         self.logger.warning("a request's head is larger than %d bytes; refused with 431", MAX_HEAD)
