@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import logging
@@ -28,6 +29,14 @@ LEAST_GRACE = 0.05
 log = logging.getLogger("meshkit.server")
 # Its messages repeat what StartError says, with a traceback; they are for --debug.
 lifespan_log = logging.getLogger("meshkit.server.lifespan")
+
+
+def not_cancelled(record: logging.LogRecord) -> bool:
+    """Keep uvicorn from showing a traceback of a request that we have cancelled at the limit.
+
+    It says itself how many there were.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class DeferredLifespan(LifespanOn):
@@ -100,6 +109,7 @@ class HttpServer(uvicorn.Server):
     async def start(self) -> None:
         """Accept connections. Health is answered, everything else is 503 until the doors open."""
         self.config.load()
+        logging.getLogger("uvicorn.error").addFilter(not_cancelled)
         self.lifespan: DeferredLifespan = DeferredLifespan(self.config, self._app)
         self.server_state.default_headers = self._app.headers.pairs
         await self.startup(sockets=[self._socket])
