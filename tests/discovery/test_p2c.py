@@ -43,7 +43,7 @@ def test_one_twenty_times_slower_gets_less_than_five_percent(rate: int, known_fo
     simulation.behaviour[3] = Behaviour(0.4)
     assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.05
     later = simulation.run(seconds_of(10_000, rate), rate)
-    assert share(later, 3) < 0.02
+    assert share(later, 3) < 0.03
     if rate < 2000:
         assert later[3] > 0  # it is asked now and then whether it is well again
 
@@ -54,14 +54,14 @@ def test_one_that_fails_fast_does_not_attract_load(rate: int, outcome: Outcome) 
     simulation = three()
     simulation.run(seconds_of(1000, rate), rate)
     simulation.behaviour[3] = Behaviour(0.0005, outcome)
-    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.02
+    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.03
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_one_that_fails_fast_from_the_start_does_not_attract_load(rate: int) -> None:
     simulation = three()
     simulation.behaviour[3] = Behaviour(0.0005, Outcome.FAILED)
-    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.02
+    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.03
 
 
 @pytest.mark.parametrize("rate", [2, 20, 200])
@@ -198,3 +198,15 @@ def test_a_thousand_instances_that_come_and_go_are_all_used() -> None:
     assert set(total) == set(range(1450))
     staying = [total[number] for number in range(450, 1000)]
     assert max(staying) < 2 * min(staying)
+
+
+def test_a_cold_first_call_does_not_count() -> None:
+    """It connects, and its handler loads code."""
+    simulation = three()
+    for number in (1, 2, 3):
+        simulation.behaviour[number] = Behaviour(0.5 * number)
+    while len(simulation.calls) < 3:
+        simulation.run(0.1, 20)
+    simulation.run(2, 0.001)  # all have answered
+    simulation.behaviour = {}
+    assert all(share(simulation.run(3, 200), number) > 0.25 for number in (1, 2, 3))
