@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import (
     BindError,
+    BreakerOpen,
+    BulkheadFull,
     CallError,
     CallTimeout,
     ConfigError,
@@ -30,12 +32,18 @@ from meshkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from meshkit import context
+    from meshkit.client.breaker import BreakerPolicy
+    from meshkit.client.bulkhead import BulkheadPolicy
     from meshkit.client.declared import grpc_client, http_client
+    from meshkit.client.hedge import HedgePolicy
     from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
+    from meshkit.client.retry import RetryPolicy
     from meshkit.config.declared import live_config
     from meshkit.config.live import LiveConfig
+    from meshkit.context import CallContext, deadline_in, remaining
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -54,6 +62,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BindError",
+    "BreakerOpen",
+    "BreakerPolicy",
+    "BulkheadFull",
+    "BulkheadPolicy",
+    "CallContext",
     "CallError",
     "CallTimeout",
     "ConfigError",
@@ -61,6 +74,7 @@ __all__ = [
     "ConnectionLost",
     "Endpoint",
     "HTTPStatusError",
+    "HedgePolicy",
     "HttpClient",
     "Instance",
     "LeaseLost",
@@ -76,12 +90,15 @@ __all__ = [
     "RegistryUnavailable",
     "RegistryUrlError",
     "Response",
+    "RetryPolicy",
     "Runtime",
     "ServiceInfo",
     "Snapshot",
     "StartError",
     "Status",
     "WrongInstance",
+    "context",
+    "deadline_in",
     "delete",
     "get",
     "grpc_client",
@@ -91,17 +108,23 @@ __all__ = [
     "patch",
     "post",
     "put",
+    "remaining",
     "websocket",
 ]
 
 # Imported on use: `meshkit --help` needs none of them, a script no server.
 _HOME = {
+    "meshkit.client.breaker": "BreakerPolicy",
+    "meshkit.client.bulkhead": "BulkheadPolicy",
     "meshkit.client.declared": "grpc_client http_client",
+    "meshkit.client.hedge": "HedgePolicy",
     "meshkit.client.http": "HttpClient",
     "meshkit.client.mesh": "Mesh",
     "meshkit.client.response": "Response",
+    "meshkit.client.retry": "RetryPolicy",
     "meshkit.config.declared": "live_config",
     "meshkit.config.live": "LiveConfig",
+    "meshkit.context": "CallContext deadline_in remaining",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get health_check patch post put websocket",
@@ -111,6 +134,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 
 def __getattr__(name: str) -> Any:
+    if name == "context":
+        return importlib.import_module("meshkit.context")  # a module, which Python keeps here
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -16,6 +16,8 @@
         ├── ConnectionLost       the connection broke after the request may have left
         ├── WrongInstance        somebody else answered at this address
         ├── CallTimeout          no answer in time
+        ├── BreakerOpen          not called: too many calls to this service failed
+        ├── BulkheadFull         not called: too many calls to this service are under way
         └── HTTPStatusError      raised by ``raise_for_status()``
 
 Each message is one line that says what failed, where, and what to do. ``exit_code`` is what
@@ -89,15 +91,26 @@ class LeaseLost(RegistryError):
 
 
 class CallError(MeshError):
-    """A call to another service failed."""
+    """A call to another service failed.
+
+    Attributes:
+        final: the call had its chances: a service that fails because of it tells its own callers
+            not to repeat theirs, which would multiply the load down here.
+    """
+
+    final = True
 
 
 class NoInstances(CallError):
     """No instance of the service is known or left to try."""
 
+    final = False
+
 
 class ConnectError(CallError):
     """The request surely never left this process (connection refused, no route)."""
+
+    final = False
 
 
 class ConnectionLost(CallError):
@@ -110,6 +123,16 @@ class WrongInstance(CallError):
 
 class CallTimeout(CallError, TimeoutError):
     """No answer within the call's time limit."""
+
+
+class BreakerOpen(CallError):
+    """The call was not made, as too many calls to the service failed lately."""
+
+
+class BulkheadFull(CallError):
+    """The call was not made, as too many calls to the service are under way."""
+
+    final = False
 
 
 class HTTPStatusError(CallError):

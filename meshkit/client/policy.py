@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TypedDict
 
+from meshkit.client.breaker import BreakerPolicy
+from meshkit.client.bulkhead import BulkheadPolicy
+from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.balancing import BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
@@ -18,12 +21,16 @@ class PolicyOptions(TypedDict, total=False):
 
     Keys:
         timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
-        retry: when a failed attempt is followed by one on another instance.
+        retry: when an attempt is followed by one on another instance.
         balancer: how an instance is chosen: p2c, round_robin, weighted, least, hash, random, or
             a class or function that makes a balancer; the setting ``balancer`` if None.
         slow_start: seconds until a new instance has its full share of the calls; 0 for at once.
         subset: instances that this client uses at most, 0 for all; None for 50 of lists of more
             than 100.
+        hedge: when an idempotent call is also sent to a second instance, to cut the slowest
+            answers; never if None.
+        breaker: when calls fail at once because too many have failed; never if None.
+        bulkhead: how many calls to the service may be under way; any number if None.
     """
 
     timeout: float | None
@@ -31,6 +38,9 @@ class PolicyOptions(TypedDict, total=False):
     balancer: str | BalancerFactory | None
     slow_start: float
     subset: int | None
+    hedge: HedgePolicy | None
+    breaker: BreakerPolicy | None
+    bulkhead: BulkheadPolicy | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,9 @@ class CallPolicy:
     balancer: str | BalancerFactory | None = None
     slow_start: float = SLOW_START
     subset: int | None = None
+    hedge: HedgePolicy | None = None
+    breaker: BreakerPolicy | None = None
+    bulkhead: BulkheadPolicy | None = None
 
     def __post_init__(self) -> None:
         if self.balancer is not None:

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-from meshkit import identity
+from meshkit import identity, propagation
+from meshkit.context import enter
+from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
 from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from meshkit.server.http_call import HttpCall
 
 LIVE = "/health/live"
 READY = "/health/ready"
-TARGET = identity.TARGET.encode()
+# What is read of a request's headers.
+HEADERS = {name.encode(): name for name in (identity.TARGET, *propagation.NAMES)}
 
 
 class MeshApp:
     """Answers health questions and refuses misdirected requests before FastAPI sees them.
 
+    All others are handled in the context that they brought along, and within its deadline. Not so
+    WebSockets, which have no deadline: they are there to last.
+
     The identity headers on answers are not added here: uvicorn writes them with its own default
     headers, which costs nothing per call.
+
+    Args:
+        app: the application.
+        health: answered on two paths of ours.
+        describe: what a readiness answer says beside the checks.
+        baggage: keys of baggage that travel on.
     """
 
     def __init__(
-        self, app: ASGIApp, health: Health, describe: Callable[[], dict[str, Any]]
+        self,
+        app: ASGIApp,
+        health: Health,
+        describe: Callable[[], dict[str, Any]],
+        *,
+        baggage: Collection[str] = (),
     ) -> None:
         self._app = app
         self._health = health
         self._describe = describe
+        self._baggage = frozenset(baggage)
         self._paths = {LIVE: self._live, READY: self._ready}
-        self.instance_id = b""
+        self.instance_id = ""
         self.headers = DefaultHeaders()
         self.lifespan_error: Exception | None = None
 
@@ -45,12 +58,30 @@ class MeshApp:
         self.headers.refresh()
         if scope["type"] == "http" and (health := self._paths.get(scope["path"])):
             return health(scope, send)
+        found: dict[str, str] = {}
         for name, value in scope["headers"]:
-            if name == TARGET and value != self.instance_id:
-                return self._misdirected(scope, send, value)
+            if name in HEADERS:
+                key, text = HEADERS[name], value.decode("latin-1")
+                found[key] = f"{found[key]},{text}" if key in found else text
+        if identity.TARGET in found and found[identity.TARGET] != self.instance_id:
+            return self._misdirected(scope, send, found[identity.TARGET])
         if self._health.phase is Phase.STARTING:
             return self._starting(scope, send)
-        return self._app(scope, receive, send)
+        return self._handle(found, scope, receive, send)
+
+    def _handle(
+        self, found: dict[str, str], scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        """Let the application answer, in the context that the headers tell of."""
+        context = propagation.incoming(found, self._baggage, scope["headers"])
+        enter(context)  # of the task that uvicorn has made for this request
+        if scope["type"] != "http":
+            context.end()
+            return self._app(scope, receive, send)
+        call = HttpCall(context, send)
+        if (left := context.remaining) is None:
+            return self._app(scope, receive, call.send)
+        return call.within(left, self._app, scope, receive)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""
@@ -74,37 +105,9 @@ class MeshApp:
         }
         await answer(scope, send, 200 if health.ready else 503, body)
 
-    async def _misdirected(self, scope: Scope, send: Send, wanted: bytes) -> None:
-        detail = f"this is {self.instance_id.decode()}, not {wanted.decode('latin-1')}"
+    async def _misdirected(self, scope: Scope, send: Send, wanted: str) -> None:
+        detail = f"this is {self.instance_id}, not {wanted}"
         await answer(scope, send, 421, {"detail": detail})
 
     async def _starting(self, scope: Scope, send: Send) -> None:
         await answer(scope, send, 503, {"detail": "starting"}, [(b"retry-after", b"1")])
-
-
-async def answer(
-    scope: Scope,
-    send: Send,
-    status: int,
-    body: dict[str, Any],
-    headers: Iterable[tuple[bytes, bytes]] = (),
-) -> None:
-    """Send one small JSON answer; a WebSocket is refused with the status instead."""
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1013, "reason": str(body.get("detail", ""))})
-        return
-    content = json.dumps(body, separators=(",", ":")).encode()
-    start = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-            (b"cache-control", b"no-store"),
-            *headers,
-        ],
-    }
-    await send(start)
-    await send(
-        {"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""}
-    )

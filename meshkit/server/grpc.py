@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import grpc
@@ -35,8 +35,8 @@ log = logging.getLogger("meshkit.server")
 class GrpcServer:
     """A bound gRPC server in steps: start, identify, drain, stop."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._identity = IdentityInterceptor()
+    def __init__(self, host: str, port: int, *, baggage: Collection[str] = ()) -> None:
+        self._identity = IdentityInterceptor(baggage)
         self._server = grpc.aio.server(interceptors=[self._identity], options=OPTIONS)
         self._health = grpc_health.aio.HealthServicer()
         self._names: list[str] = []

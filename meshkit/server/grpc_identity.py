@@ -1,29 +1,39 @@
-"""Who answers a gRPC call: on every answer, and against calls that were meant for others."""
+"""Who answers a gRPC call: on every answer, and against calls that were meant for others.
+
+And for whom: handlers run in the context that the call brought along.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from meshkit import identity
+from meshkit import identity, propagation
+from meshkit.server.grpc_handlers import Metadata, NamedContext, wrap
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its type stubs only
 HEALTH = "/grpc.health."
-Metadata = tuple[tuple[str, Any], ...]
+CARRIED = propagation.NAMES - {propagation.DEADLINE}  # which gRPC tells itself
 
 
 class IdentityInterceptor(grpc.aio.ServerInterceptor):
     """Adds our identity to every answer's trailing metadata and refuses misdirected calls.
 
-    A refused call has surely not been handled, so that the caller may go elsewhere with it.
+    A refused call has surely not been handled, so that the caller may go elsewhere with it. Every
+    other one is handled in its own context; when its deadline passes or its caller gives it up,
+    gRPC cancels an async handler (a thread can't be cancelled: what it returns is dropped).
+
+    Args:
+        baggage: keys of baggage that travel on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, baggage: Collection[str] = ()) -> None:
+        self._baggage = frozenset(baggage)
         self.instance_id = ""
         self.calls = 0
         self.metadata: Metadata = ()
@@ -79,82 +89,18 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
             behavior = getattr(handler, kind)
             if behavior is not None:
                 make = getattr(grpc, f"{kind}_rpc_method_handler")
-                wrapped: Handler = make(self._with_identity(behavior), **codecs)
+                wrapped: Handler = make(wrap(behavior, self._receive), **codecs)
                 return wrapped
         return handler
 
-    def _with_identity(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a handler of any of the four forms, async or not, without changing its form."""
-        if inspect.isasyncgenfunction(behavior):
-
-            async def async_generator(request: Any, context: Any) -> AsyncIterator[Any]:
-                named = NamedContext(context, self)
-                async for response in behavior(request, named):
-                    yield response
-                named.finish()
-
-            return async_generator
-        if inspect.iscoroutinefunction(behavior):
-
-            async def coroutine(request: Any, context: Any) -> Any:
-                named = NamedContext(context, self)
-                response = await behavior(request, named)
-                named.finish()
-                return response
-
-            return coroutine
-        if inspect.isgeneratorfunction(behavior):
-
-            def generator(request: Any, context: Any) -> Iterator[Any]:
-                named = NamedContext(context, self)
-                yield from behavior(request, named)
-                named.finish()
-
-            return generator
-
-        def function(request: Any, context: Any) -> Any:
-            named = NamedContext(context, self)
-            response = behavior(request, named)
-            named.finish()
-            return response
-
-        return function
-
-
-class NamedContext:
-    """The context that a handler gets: whatever it sends with its answer, our name goes along.
-
-    It stands in front of gRPC's own context, which keeps but one set of trailing metadata, the
-    one that was set last.
-    """
-
-    __slots__ = ("_context", "_interceptor", "_ours", "_theirs")
-
-    def __init__(self, context: Any, interceptor: IdentityInterceptor) -> None:
-        self._context = context
-        self._interceptor = interceptor
-        self._ours = interceptor.metadata
-        self._theirs: Metadata = ()
-        context.set_trailing_metadata(self._ours)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """See grpc.aio.ServicerContext."""
-        self._theirs = tuple(trailing_metadata)
-        self._context.set_trailing_metadata((*self._theirs, *self._ours))
-
-    def trailing_metadata(self) -> Metadata:
-        """See grpc.aio.ServicerContext; what the handler has set itself."""
-        return self._theirs
-
-    def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> Any:
-        """See grpc.aio.ServicerContext; to be awaited where that is."""
-        theirs = tuple(trailing_metadata) or self._theirs
-        return self._context.abort(code, details, (*theirs, *self._interceptor.metadata))
-
-    def finish(self) -> None:
-        """Send what we have to say now: since the call came in, we may have begun to drain."""
-        if self._ours is not self._interceptor.metadata:
-            self._context.set_trailing_metadata((*self._theirs, *self._interceptor.metadata))
+    def _receive(self, context: Any) -> NamedContext:
+        """Return what the handler of a call that just came in gets as its context."""
+        found: dict[str, str] = {}
+        metadata = context.invocation_metadata()
+        for key, value in metadata:
+            if key in CARRIED:
+                found[key] = f"{found[key]},{value}" if key in found else value
+        call = propagation.incoming(found, self._baggage, metadata)
+        if (left := context.time_remaining()) is not None:
+            call.deadline = time.monotonic() + left
+        return NamedContext(context, self, call)

@@ -18,6 +18,7 @@ from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.protocol.states import KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
 
@@ -78,6 +79,16 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no 
             raise
         self._accepted = address, hostname
         return connection
+
+    def select(self, reading: Any, writing: Any, broken: Any, timeout: float) -> Any:
+        """Wait for sockets, in a handshake no longer than for a connection.
+
+        A server that is just starting may take a connection and never say a word on it; kazoo
+        would wait for as long as a session lasts.
+        """
+        if self.client.client_state == KeeperState.CONNECTING:
+            timeout = min(timeout, CONNECT_LIMIT)
+        return super().select(reading, writing, broken, timeout)
 
     def sleep_func(self, seconds: float) -> None:
         """Pause between two rounds; kazoo calls it for nothing else."""

@@ -1,0 +1,89 @@
+"""One HTTP request in the hands of the application: its id on the answer, its deadline kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+from meshkit import propagation
+from meshkit.context import CallContext
+from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send, answer
+
+REQUEST_ID = propagation.REQUEST.encode()
+
+log = logging.getLogger("meshkit.server")
+
+
+class HttpCall:
+    """What stands between uvicorn and the application for one request.
+
+    Args:
+        context: of the call.
+        send: uvicorn's.
+    """
+
+    __slots__ = ("_context", "_ended", "_expired", "_pair", "_send", "_started", "_timer")
+
+    def __init__(self, context: CallContext, send: Send) -> None:
+        self._context = context
+        self._pair = (REQUEST_ID, context.request_id.encode())
+        self._send = send
+        self._started = False
+        self._ended = False
+        self._expired = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass on a part of the answer; not a coroutine itself, to save a frame per call."""
+        if message["type"] == "http.response.start":
+            self._started = True
+            headers = message.get("headers", ())
+            if not any(name == REQUEST_ID for name, _ in headers):  # it may name its own
+                message["headers"] = [*headers, self._pair]
+        elif not message.get("more_body"):
+            self._finish()
+        return self._send(message)
+
+    def _finish(self) -> None:
+        """The answer is complete: background tasks that follow it are free of its deadline."""
+        self._ended = True
+        self._context.end()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def within(self, seconds: float, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        """Run the application, and cancel it when its answer is not there in time.
+
+        It can clean up, or even answer, when it is cancelled. Then the caller gets a 504; when a
+        part of the answer has left, the end of the connection says that the rest is missing.
+        """
+        if seconds <= 0:
+            await answer(scope, self.send, 504, {"detail": "the call's deadline had passed"})
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, task)
+        cancelling = task.cancelling()
+        try:
+            await app(scope, receive, self.send)
+        except asyncio.CancelledError:
+            if not self._expired or task.cancelling() > cancelling + 1:
+                raise  # by the server, which stops
+        finally:
+            self._timer.cancel()
+        if self._expired:
+            task.uncancel()
+            await self._too_late(seconds, scope)
+
+    def _expire(self, task: asyncio.Task[Any]) -> None:
+        self._expired = True
+        task.cancel()
+
+    async def _too_late(self, seconds: float, scope: Scope) -> None:
+        limit = f"the call's deadline of {seconds:.3g} s has passed"
+        if not self._started:
+            await answer(scope, self.send, 504, {"detail": limit})
+        elif not self._ended:
+            log.warning("%s %s: answer broken off: %s", scope["method"], scope["path"], limit)
