@@ -25,7 +25,7 @@ DECAY = 1.5  # seconds in which the bad name of one that is not called falls to 
 STEP = 16  # calls at least between two looks at everybody,
 STEP_EACH = 4  # or so many for each instance
 STEP_MOST = 0.4  # of DECAY, in one step, for those who are seldom called
-EARLY = 8  # calls until the first look, which tells typical from unknown
+EARLY = 8  # calls until the first look, should somebody hang from the start
 DRAWS = 16  # until two are found that are not excluded
 OFTEN = 0.25  # of all draws: from here on an instance has a table of its rivals
 
@@ -224,13 +224,11 @@ class PowerOfTwo:
         passed = now - self._looked_at
         self._looked_at = now
         self._until_look = max(STEP, STEP_EACH * len(self._loads))
-        known = sorted(load.latency for load in self._loads if load.latency != UNKNOWN)
-        if not known:
-            return
-        fastest, typical = max(known[0], UNKNOWN), known[(len(known) - 1) // 2]
+        known = (load.latency for load in self._loads if load.latency != UNKNOWN)
+        fastest = max(min(known, default=UNKNOWN), UNKNOWN)
         keep = math.exp(-min(passed / DECAY, STEP_MOST))
         for load in self._loads:
-            latency = load.latency if load.latency != UNKNOWN else typical
+            latency = load.latency
             if load.latency == load.looked:
                 if load.outstanding and load.waited:
                     latency += passed
