@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from meshkit.client.exchange import Answer, Call, Exchange
 from meshkit.client.headers import HeaderTypes, check_headers, merge_headers
+from meshkit.client.probe import http_probe
 from meshkit.client.request import (
     METHOD,
     ContentTypes,
@@ -97,6 +98,7 @@ class HttpClient:
         self.stats = CallStats()
         self._transport = transport
         self._headers = check_headers(headers)
+        target.probe_with("http", http_probe(transport))
         self._exchange = Exchange(target, retry or RetryPolicy(), self.stats)
 
     async def get(self, url: str, **options: Unpack[Options]) -> Response:

@@ -17,6 +17,7 @@ from meshkit.client.grpc.callables import StreamStream, StreamUnary, UnaryStream
 from meshkit.client.grpc.errors import RpcFailure
 from meshkit.client.grpc.method import Codec
 from meshkit.client.grpc.pool import ChannelPool
+from meshkit.client.grpc.probe import grpc_probe
 from meshkit.client.retry import CallStats, RetryPolicy
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
@@ -73,6 +74,7 @@ class MeshChannel(grpc.aio.Channel):
         self.stats = CallStats()
         self.pool = pool or ChannelPool()
         self.pool.follow(target)
+        target.probe_with(TRANSPORT, grpc_probe(self.pool))
         self._own_pool = pool is None
         self._idempotent = tuple(name.lstrip("/") for name in idempotent)
         self._unmatched = set(self._idempotent)
