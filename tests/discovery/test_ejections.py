@@ -266,7 +266,7 @@ def test_the_way_back_of_one_is_not_cut_short_by_the_comparison(clock: Clock) ->
     ],
 )
 def test_half_of_them_and_then_none(
-    clock: Clock, count: int, failing: int, avoided: int, panic: bool
+    clock: Clock, count: int, failing: int, avoided: int, *, panic: bool
 ) -> None:
     ejections = made(clock, count)
     for each in range(1, failing + 1):

@@ -179,7 +179,7 @@ async def test_who_can_be_probed_is_probed_before_its_trial(
     registry: Commanded, target: Target, clock: Clock
 ) -> None:
     asked: list[str] = []
-    answers = [OSError("refused"), False, True]
+    answers: list[OSError | bool] = [OSError("refused"), False, True]
 
     async def probe(which: Instance, endpoint: Endpoint) -> bool:
         assert endpoint == which.endpoints["http"]
