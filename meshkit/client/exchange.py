@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from meshkit import identity
+from meshkit.client.headers import merge_headers
 from meshkit.client.request import is_replayable
 from meshkit.client.retry import IDEMPOTENT_METHODS, CallStats, RetryPolicy
 from meshkit.client.transport import Content, RawResponse, RawStream, Request
+from meshkit.context import CallContext
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick, Target
 from meshkit.errors import (
@@ -24,6 +26,7 @@ from meshkit.errors import (
     WrongInstance,
 )
 from meshkit.model import Instance
+from meshkit.propagation import DEADLINE, format_deadline, outgoing
 
 TRANSPORT = "http"
 MISDIRECTED = 421
@@ -45,6 +48,8 @@ class Call:
         headers: pairs to send.
         content: the body.
         timeout: seconds for the whole call.
+        deadline: when the server may give up, on the monotonic clock; None for never.
+        inherited: the timeout is what was left to the call being handled.
         started: when it was made, on the monotonic clock.
         tried: ids of the instances that failed, in order.
         failures: why, in the same order.
@@ -57,6 +62,8 @@ class Call:
     headers: list[tuple[str, str]]
     content: Content
     timeout: float
+    deadline: float | None = None
+    inherited: bool = False
     started: float = dataclasses.field(default_factory=time.monotonic)
     tried: list[str] = dataclasses.field(default_factory=list)
     failures: list[CallError] = dataclasses.field(default_factory=list)
@@ -71,6 +78,21 @@ class Call:
     def left(self) -> float:
         """Seconds that the call may still take; never 0, so that it can bound an attempt."""
         return max(self.timeout - self.elapsed, 0.001)
+
+    @property
+    def limit(self) -> str:
+        """The timeout, and whose it is."""
+        if self.inherited:
+            return f"the {self.timeout:.3g} s that were left to the call being handled"
+        return f"{self.timeout:g} s"
+
+    def inherit(self, context: CallContext) -> None:
+        """Take on what the call being handled has brought along; own headers win."""
+        self.headers = merge_headers(outgoing(context), self.headers)
+        if (left := context.remaining) is not None:
+            self.deadline = context.deadline
+            if left < self.timeout:
+                self.timeout, self.inherited = left, True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,6 +123,9 @@ class Exchange:
         """
         self._stats.calls += 1
         try:
+            if call.timeout <= 0:
+                reason = "not sent, as the deadline of the call being handled has passed"
+                raise CallTimeout(self._line(call, reason))
             while True:
                 pick = await self._pick(call)
                 if call.failures:
@@ -127,7 +152,7 @@ class Exchange:
             reason = f"no instance left to try after {_attempts(call)}: {_listed(call)}"
             raise NoInstances(self._line(call, reason)) from call.failures[-1]
         except TimeoutError:
-            reason = f"no list of instances within {call.timeout:g} s"
+            reason = f"no list of instances within {call.limit}"
             raise CallTimeout(self._line(call, reason)) from None
         return pick
 
@@ -164,7 +189,7 @@ class Exchange:
         call.failures.append(failure)
         call.sent += not unprocessed
         if isinstance(error, CallTimeout):
-            reason = f"no answer within {call.timeout:g} s: {_listed(call)}"
+            reason = f"no answer within {call.limit}: {_listed(call)}"
             raise kind(self._line(call, reason)) from None
         if not isinstance(error, ConnectError | ConnectionLost | WrongInstance):
             raise kind(self._line(call, _listed(call))) from None
@@ -185,6 +210,9 @@ def _request(call: Call, pick: Pick) -> Request:
     if identity.proves_identity(pick.instance.metadata):
         # Only then: an engine may know an instance by an id that it does not have itself.
         headers = [*headers, (identity.TARGET, pick.instance.id)]
+    if call.deadline is not None:
+        left = format_deadline(call.deadline - time.monotonic())
+        headers = [*headers, (DEADLINE, left)]
     url = f"http://{pick.endpoint}{call.path}{call.query}"
     return Request(call.method, url, headers, call.content, call.left)
 

@@ -21,6 +21,7 @@ from meshkit.client.request import (
 from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import CallStats, RetryPolicy
 from meshkit.client.transport import HttpTransport
+from meshkit.context import OUTSIDE, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
@@ -136,6 +137,7 @@ class HttpClient:
             options: see :class:`Options` and :class:`BodyOptions`.
         """
         call = self._prepare(method, url, **options)
+        call.deadline = call.started + call.timeout
         answer = await self._exchange.run(call, self._transport.send)
         answer.pick.done(answer.outcome)
         return _respond(Response, call, answer)
@@ -147,7 +149,8 @@ class HttpClient:
         """Send a request and give the answer as it begins: ``async with users.stream(...) as r``.
 
         Here ``timeout`` is for the answer to begin, and then for each of its pieces, so that a
-        stream may last. What was not read is dropped at the end of the block.
+        stream may last: only the deadline of the call being handled is sent along. What was not
+        read is dropped at the end of the block.
         """
         call = self._prepare(method, url, **options)
         answer = await self._exchange.run(call, self._transport.stream)
@@ -186,7 +189,10 @@ class HttpClient:
         elif body is None and method in WITH_BODY:
             pairs = merge_headers([("content-length", "0")], pairs)
         seconds = self.timeout if timeout is None else self._checked_timeout(timeout)
-        return Call(method, path, query, pairs, body, seconds)
+        call = Call(method, path, query, pairs, body, seconds)
+        if (context := current()) is not OUTSIDE:
+            call.inherit(context)
+        return call
 
     def _checked_timeout(self, timeout: float) -> float:
         if not 0 < timeout < math.inf:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
+from meshkit.context import OUTSIDE, use
 from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.followed import Followed
 from meshkit.discovery.outlier import Ejections
@@ -163,7 +164,8 @@ class Mesh:
             )
         if (target := self._targets.get(service)) is None:
             ejections = Ejections()
-            followed = self._follow(_checked(service), ejections)
+            with use(OUTSIDE):  # following goes on after the call that has asked for it first
+                followed = self._follow(_checked(service), ejections)
             target = self._targets[service] = Target(
                 followed, ejections=ejections, where=self.registry.url
             )

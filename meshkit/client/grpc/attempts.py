@@ -18,15 +18,19 @@ from meshkit.client.grpc.errors import Cancelled, RpcFailure, RpcNoInstances, Rp
 from meshkit.client.grpc.method import Method
 from meshkit.client.grpc.pool import Link
 from meshkit.client.grpc.verdict import Next, Verdict, assess
+from meshkit.context import OUTSIDE, CallContext, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
+from meshkit.propagation import outgoing
 
 TRANSPORT = "grpc"
 SHOWN = 5  # failed attempts in a message
 # Between two looks for somebody who can be called (wait_for_ready).
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+TOO_LATE = "not sent, as the deadline of the call being handled has passed"
+LEFT_OVER = "no answer within the {:.3g} s that were left to the call being handled"
 
 log = logging.getLogger("meshkit.client")
 
@@ -98,9 +102,11 @@ class Attempts:
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._timeout = self._channel.timeout if timeout is None else timeout
-        self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
+        if (context := current()) is not OUTSIDE:
+            self._inherit(context)
+        self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         self._wait_for_ready = wait_for_ready
         self._options = {"credentials": credentials, "compression": compression}
         self._channel.opened(self)
@@ -109,6 +115,15 @@ class Attempts:
         except Exception as error:
             self._end(error)
             raise
+
+    def _inherit(self, context: CallContext) -> None:
+        """Take on what the call being handled has brought along; the caller's own metadata wins."""
+        left = context.remaining
+        if left is not None and left < self._timeout:
+            self._timeout, self._lateness = left, LEFT_OVER
+        own = self._metadata or ()
+        names = {pair[0] for pair in own}
+        self._metadata = (*own, *(pair for pair in outgoing(context) if pair[0] not in names))
 
     def cancel(self) -> bool:
         """End the call. False when it has ended already."""
@@ -258,6 +273,8 @@ class Attempts:
         return failure
 
     def _too_late(self) -> RpcFailure:
+        if self._timeout <= 0 and self._lateness is LEFT_OVER:
+            return RpcTimeout(self._line(TOO_LATE))
         late = self._lateness.format(self._timeout)
         return RpcTimeout(self._line(f"{late}: {self._listed() or self._absence}"))
 
