@@ -37,7 +37,7 @@ lint: $(READY) ## check style, formatting and the direction of imports
 types: $(READY) ## check types
 	@$(BIN)/mypy
 	@cd examples/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
-	@cd benchmarks && MYPYPATH=services:../examples/users:.. ../$(BIN)/mypy --config-file ../pyproject.toml *.py services/*.py
+	@cd benchmarks && MYPYPATH=services:../examples/users:.. ../$(BIN)/mypy --config-file ../pyproject.toml *.py failover/*.py services/*.py
 
 check: lint types test ## all of the above
 

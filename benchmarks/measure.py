@@ -24,10 +24,12 @@ class Result:
 
     Attributes:
         name: what was measured.
-        limit: the highest median that passes, in ``unit``; None when it is only reported.
+        limit: the highest value that passes, in ``unit``; None when it is only reported.
         values: one for each round, in ``unit``.
         note: the absolute figures of both sides.
         unit: "x" for a ratio, else what is counted.
+        worst: judge by the highest value instead: what must not happen once.
+        page: a table of its own for the document, in Markdown.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Result:
     values: Sequence[float]
     note: str
     unit: str = "x"
+    worst: bool = False
+    page: str = ""
 
     @property
     def median(self) -> float:
@@ -42,7 +46,8 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        return self.limit is None or self.median <= self.limit
+        value = max(self.values) if self.worst else self.median
+        return self.limit is None or value <= self.limit
 
 
 def compare(

@@ -63,6 +63,7 @@ def write(results: Sequence[Result], names: Iterable[str]) -> Path:
         "Written by `python benchmarks/run.py --write` (or `make bench ARGS=--write`); don't edit.",
         METHOD,
         "\n".join(f"| {' | '.join(cells)} |" for cells in rows),
+        *(result.page for result in results if result.page),
         "## Machine",
         "\n".join(f"- {fact}" for fact in machine()),
         "## What is measured",

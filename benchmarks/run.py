@@ -18,8 +18,9 @@ from pathlib import Path
 
 import uvloop
 
-# The starter of real servers is the one that the tests use.
+# The starter of real servers is the one that the tests use; stubs are those of the examples.
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "examples" / "users"))
 
 from measure import BenchmarkError, Result
 from report import table, write
@@ -34,6 +35,9 @@ NAMES = (
     "watch_latency",
     "watch_many",
     "registry_load",
+    "call_grpc",
+    "failover",
+    "pick",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 

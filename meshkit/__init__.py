@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import (
     BindError,
+    BreakerOpen,
+    BulkheadFull,
     CallError,
     CallTimeout,
     ConfigError,
@@ -31,10 +33,14 @@ from meshkit.errors import (
 
 if TYPE_CHECKING:
     from meshkit import context
+    from meshkit.client.breaker import BreakerPolicy
+    from meshkit.client.bulkhead import BulkheadPolicy
     from meshkit.client.declared import grpc_client, http_client
+    from meshkit.client.hedge import HedgePolicy
     from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
+    from meshkit.client.retry import RetryPolicy
     from meshkit.config.declared import live_config
     from meshkit.config.live import LiveConfig
     from meshkit.context import CallContext, deadline_in, remaining
@@ -56,6 +62,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BindError",
+    "BreakerOpen",
+    "BreakerPolicy",
+    "BulkheadFull",
+    "BulkheadPolicy",
     "CallContext",
     "CallError",
     "CallTimeout",
@@ -64,6 +74,7 @@ __all__ = [
     "ConnectionLost",
     "Endpoint",
     "HTTPStatusError",
+    "HedgePolicy",
     "HttpClient",
     "Instance",
     "LeaseLost",
@@ -79,6 +90,7 @@ __all__ = [
     "RegistryUnavailable",
     "RegistryUrlError",
     "Response",
+    "RetryPolicy",
     "Runtime",
     "ServiceInfo",
     "Snapshot",
@@ -102,10 +114,14 @@ __all__ = [
 
 # Imported on use: `meshkit --help` needs none of them, a script no server.
 _HOME = {
+    "meshkit.client.breaker": "BreakerPolicy",
+    "meshkit.client.bulkhead": "BulkheadPolicy",
     "meshkit.client.declared": "grpc_client http_client",
+    "meshkit.client.hedge": "HedgePolicy",
     "meshkit.client.http": "HttpClient",
     "meshkit.client.mesh": "Mesh",
     "meshkit.client.response": "Response",
+    "meshkit.client.retry": "RetryPolicy",
     "meshkit.config.declared": "live_config",
     "meshkit.config.live": "LiveConfig",
     "meshkit.context": "CallContext deadline_in remaining",

@@ -16,6 +16,8 @@
         ├── ConnectionLost       the connection broke after the request may have left
         ├── WrongInstance        somebody else answered at this address
         ├── CallTimeout          no answer in time
+        ├── BreakerOpen          not called: too many calls to this service failed
+        ├── BulkheadFull         not called: too many calls to this service are under way
         └── HTTPStatusError      raised by ``raise_for_status()``
 
 Each message is one line that says what failed, where, and what to do. ``exit_code`` is what
@@ -110,6 +112,14 @@ class WrongInstance(CallError):
 
 class CallTimeout(CallError, TimeoutError):
     """No answer within the call's time limit."""
+
+
+class BreakerOpen(CallError):
+    """The call was not made, as too many calls to the service failed lately."""
+
+
+class BulkheadFull(CallError):
+    """The call was not made, as too many calls to the service are under way."""
 
 
 class HTTPStatusError(CallError):

@@ -16,6 +16,11 @@ SERVICE = "x-meshkit-service"
 INSTANCE = "x-meshkit-instance"
 # On answers of an instance that is leaving, with its id: call another one from now on.
 DRAINING = "x-meshkit-draining"
+# On a refusal of a request that was too much, with the id of the instance: it was not handled.
+SHED = "x-meshkit-shed"
+# On an error that comes from further down and had its retries there: repeating it up here would
+# multiply the load below. (B. Beyer et al., Site Reliability Engineering, 2016, chapter 22.)
+NO_RETRY = "x-meshkit-no-retry"
 # On a refusal of a request meant for somebody else (gRPC; over HTTP the status 421 says it).
 MISDIRECTED = "x-meshkit-misdirected"
 

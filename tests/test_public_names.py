@@ -10,11 +10,12 @@ import pytest
 import meshkit
 
 NAMES = """
-BindError CallContext CallError CallTimeout ConfigError ConnectError ConnectionLost Endpoint
-HTTPStatusError HttpClient Instance LeaseLost LiveConfig Mesh MeshError MeshService MeshSettings
-MissingExtraError NoInstances RegistryDenied RegistryError RegistryUnavailable RegistryUrlError
-Response Runtime ServiceInfo Snapshot StartError Status WrongInstance context deadline_in delete get
-grpc_client health_check http_client live_config patch post put remaining websocket
+BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallContext CallError CallTimeout
+ConfigError ConnectError ConnectionLost Endpoint HTTPStatusError HedgePolicy HttpClient Instance
+LeaseLost LiveConfig Mesh MeshError MeshService MeshSettings MissingExtraError NoInstances
+RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response RetryPolicy Runtime
+ServiceInfo Snapshot StartError Status WrongInstance context deadline_in delete get grpc_client
+health_check http_client live_config patch post put remaining websocket
 """
 
 

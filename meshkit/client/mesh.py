@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
 from meshkit.context import OUTSIDE, use
+from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
+from meshkit.discovery.balancing.slow_start import SLOW_START
 from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.followed import Followed
 from meshkit.discovery.outlier import Ejections
@@ -23,6 +26,8 @@ from meshkit.model import ServiceInfo, Snapshot, check_service_name
 from meshkit.registry import Registry, open_registry
 
 if TYPE_CHECKING:
+    from grpc.aio import ClientInterceptor
+
     from meshkit.client.grpc import ChannelPool, MeshChannel
     from meshkit.client.transport import HttpTransport
     from meshkit.settings import MeshSettings
@@ -47,13 +52,15 @@ class Mesh:
         registry: a registry URL or an open registry (which is closed along); when None, the
             setting ``registry`` as services use it.
         timeout: seconds for a whole call, retries included, where a client sets none.
+        balancer: how an instance is chosen for a call, where a client does not say: a name, as in
+            :class:`~meshkit.client.policy.PolicyOptions`, or what makes one; likewise.
         zone: the own zone, whose instances are called first; the setting when ``registry`` is None.
         failover: other datacenters to call, in order, when the own one does not suffice; likewise.
         failover_share: of a place's instances that have to be up for it to suffice; likewise.
 
     Raises:
         RegistryUrlError: the URL is malformed or its scheme unknown.
-        ConfigError: ``failover`` with a registry that knows no datacenters.
+        ConfigError: ``failover`` with a registry that knows no datacenters, an unknown balancer.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Mesh:
         registry: str | Registry | None = None,
         *,
         timeout: float = CALL_TIMEOUT,
+        balancer: str | BalancerFactory | None = None,
         zone: str | None = None,
         failover: Sequence[str] | None = None,
         failover_share: float | None = None,
@@ -68,6 +76,7 @@ class Mesh:
         if registry is None:
             settings = _configured()
             registry = settings.registry
+            balancer = settings.balancer if balancer is None else balancer
             zone = settings.zone if zone is None else zone
             failover = settings.failover if failover is None else failover
             failover_share = settings.failover_share if failover_share is None else failover_share
@@ -78,10 +87,12 @@ class Mesh:
         self._share = failover_share
         if failover_share is not None and not 0 < failover_share <= 1:
             raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
-        self._targets: dict[str, Target] = {}
+        self._balancer = balancer_factory(DEFAULT if balancer is None else balancer)
+        self._targets: dict[tuple[str, BalancerFactory, float, int | None], Target] = {}
+        self._guards: dict[str, Guards] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
-        self._channels: dict[tuple[str, CallPolicy, tuple[str, ...]], MeshChannel] = {}
+        self._channels: dict[tuple[object, ...], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
         self._closed = False
@@ -97,7 +108,7 @@ class Mesh:
         if (client := self._http.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
             client = HttpClient(
-                self.target(service), self._transport, timeout=timeout, retry=policy.retry
+                self._target(service, policy), self._transport, timeout=timeout, retry=policy.retry
             )
             self._http[key] = client
         return client
@@ -108,6 +119,7 @@ class Mesh:
         service: str,
         *,
         idempotent: Sequence[str] = (),
+        interceptors: Sequence[ClientInterceptor] = (),
         **options: Unpack[PolicyOptions],
     ) -> Stub:
         """Return a generated stub whose calls go to instances of ``service``.
@@ -116,9 +128,10 @@ class Mesh:
             stub: the generated stub class.
             service: the name it is registered under.
             idempotent: names of methods that may run twice, beside those whose proto says so.
+            interceptors: gRPC's own client interceptors, the outermost first.
             options: see :class:`~meshkit.client.policy.PolicyOptions`.
         """
-        channel = self.channel(service, idempotent=idempotent, **options)
+        channel = self.channel(service, idempotent=idempotent, interceptors=interceptors, **options)
         key = (stub, channel)
         if key not in self._stubs:
             self._stubs[key] = stub(channel)
@@ -126,18 +139,33 @@ class Mesh:
         return made
 
     def channel(
-        self, service: str, *, idempotent: Sequence[str] = (), **options: Unpack[PolicyOptions]
+        self,
+        service: str,
+        *,
+        idempotent: Sequence[str] = (),
+        interceptors: Sequence[ClientInterceptor] = (),
+        **options: Unpack[PolicyOptions],
     ) -> MeshChannel:
         """Return the gRPC channel of ``service``, for several stubs over one set of connections."""
         from meshkit.client.grpc import ChannelPool, MeshChannel  # noqa: PLC0415 - HTTP needs no gRPC
 
-        key = (service, policy := CallPolicy(**options), tuple(idempotent))
+        policy = CallPolicy(**options)
+        key = (service, policy, tuple(idempotent), tuple(map(id, interceptors)))
         if (channel := self._channels.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
-            target = self.target(service)
+            target = self._target(service, policy)
             pool = self._pools.setdefault(service, ChannelPool())
             channel = MeshChannel(
-                target, timeout=timeout, retry=policy.retry, idempotent=key[2], pool=pool
+                target,
+                timeout=timeout,
+                retry=policy.retry,
+                hedge=policy.hedge,
+                breaker=policy.breaker,
+                bulkhead=policy.bulkhead,
+                guards=self.guards(service),
+                idempotent=idempotent,
+                interceptors=interceptors,
+                pool=pool,
             )
             self._channels[key] = channel
         return channel
@@ -154,22 +182,54 @@ class Mesh:
         """Read the names of all services from the registry."""
         return await self.registry.services()
 
-    def target(self, service: str) -> Target:
-        """Return what picks instances of ``service``; it follows the registry from now on."""
+    def target(
+        self,
+        service: str,
+        *,
+        balancer: str | BalancerFactory | None = None,
+        slow_start: float = SLOW_START,
+        subset: int | None = None,
+    ) -> Target:
+        """Return what picks instances of ``service``; it follows the registry from now on.
+
+        Clients that differ in how they balance have targets of their own. For the options see
+        :class:`~meshkit.client.policy.PolicyOptions`.
+        """
         if self._closed:
             raise ConfigError(f"the mesh is closed: {service} can't be called any more")
         if not in_event_loop():
             raise ConfigError(
                 f"the client of {service} needs a running event loop: make it in async code"
             )
-        if (target := self._targets.get(service)) is None:
+        factory = self._balancer if balancer is None else balancer_factory(balancer)
+        key = (service, factory, slow_start, subset)
+        if (target := self._targets.get(key)) is None:
             ejections = Ejections()
             with use(OUTSIDE):  # following goes on after the call that has asked for it first
                 followed = self._follow(_checked(service), ejections)
-            target = self._targets[service] = Target(
-                followed, ejections=ejections, where=self.registry.url
+            target = self._targets[key] = Target(
+                followed,
+                balancer=factory,
+                slow_start=slow_start,
+                subset=subset,
+                ejections=ejections,
+                where=self.registry.url,
             )
         return target
+
+    def _target(self, service: str, policy: CallPolicy) -> Target:
+        return self.target(
+            service,
+            balancer=policy.balancer,
+            slow_start=policy.slow_start,
+            subset=policy.subset,
+        )
+
+    def guards(self, service: str) -> Guards:
+        """Return the retry budget, breakers and bulkheads that all clients of ``service`` share."""
+        if (guards := self._guards.get(service)) is None:
+            guards = self._guards[service] = Guards(service)
+        return guards
 
     def _follow(self, service: str, ejections: Ejections) -> Followed:
         def subscribe(registry: Registry) -> Subscription:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TypedDict
 
+from meshkit.client.breaker import BreakerPolicy
+from meshkit.client.bulkhead import BulkheadPolicy
+from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import RetryPolicy
+from meshkit.discovery.balancing import BalancerFactory, balancer_factory
+from meshkit.discovery.balancing.slow_start import SLOW_START
+from meshkit.errors import ConfigError
+
+SLOW_START_MOST = 3600.0
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -14,10 +22,25 @@ class PolicyOptions(TypedDict, total=False):
     Keys:
         timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
         retry: when a failed attempt is followed by one on another instance.
+        balancer: how an instance is chosen: p2c, round_robin, weighted, least, hash, random, or
+            a class or function that makes a balancer; the setting ``balancer`` if None.
+        slow_start: seconds until a new instance has its full share of the calls; 0 for at once.
+        subset: instances that this client uses at most, 0 for all; None for 50 of lists of more
+            than 100.
+        hedge: when an idempotent call is also sent to a second instance, to cut the slowest
+            answers; never if None.
+        breaker: when calls fail at once because too many have failed; never if None.
+        bulkhead: how many calls to the service may be under way; any number if None.
     """
 
     timeout: float | None
     retry: RetryPolicy
+    balancer: str | BalancerFactory | None
+    slow_start: float
+    subset: int | None
+    hedge: HedgePolicy | None
+    breaker: BreakerPolicy | None
+    bulkhead: BulkheadPolicy | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,3 +49,19 @@ class CallPolicy:
 
     timeout: float | None = None
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    balancer: str | BalancerFactory | None = None
+    slow_start: float = SLOW_START
+    subset: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.balancer is not None:
+            balancer_factory(self.balancer)
+        if not 0 <= self.slow_start <= SLOW_START_MOST:
+            most = f"{SLOW_START_MOST:g}"
+            raise ConfigError(f"slow_start is {self.slow_start:g} s, not between 0 and {most}")
+        if self.subset is not None and self.subset < 0:
+            raise ConfigError(f"subset is {self.subset}; it must be at least 0 (for all)")
+
+    hedge: HedgePolicy | None = None
+    breaker: BreakerPolicy | None = None
+    bulkhead: BulkheadPolicy | None = None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-import time
 from collections.abc import Callable, Collection, Sequence
+from time import perf_counter
 from typing import Protocol
 
-from meshkit.discovery.balancing import Balancer, Candidate, Done, Outcome, RoundRobin
-from meshkit.discovery.balancing.round_robin import forget
+from meshkit.discovery.balancing import Balancer, BalancerFactory, Candidate, Done, Outcome
+from meshkit.discovery.balancing.base import forget
+from meshkit.discovery.balancing.p2c import PowerOfTwo
+from meshkit.discovery.balancing.slow_start import SLOW_START, SlowStart
+from meshkit.discovery.balancing.subset import Subset
 from meshkit.discovery.followed import Followed
 from meshkit.discovery.outlier import Ejections
 from meshkit.errors import NoInstances
@@ -17,6 +21,8 @@ from meshkit.model import Endpoint, Instance, Snapshot
 
 FIRST_LIST_WAIT = 5.0
 FAR_AFTER = 2  # attempts of one call, of the three that may have reached a server
+OK = Outcome.OK  # looking up members of an enum is slow before Python 3.12
+NEVER = math.inf
 DRAIN_PAUSE = 30.0  # a leaving instance is off the list long before
 
 
@@ -45,11 +51,11 @@ class Pick:
         self.endpoint = endpoint
         self._target = target
         self._done = done
-        self._began = time.perf_counter()
+        self._began = perf_counter()
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
-        seconds = time.perf_counter() - self._began
+        seconds = perf_counter() - self._began
         self._done(outcome, seconds)
         self._target.observe(self.instance, outcome, seconds)
 
@@ -60,9 +66,15 @@ class Target:
     An instance that refused a connection, or was answered for by somebody else, is set aside at
     once, whatever the registry says; when all are set aside, all are used (panic mode).
 
+    What a balancer chooses from is made when the list changes, in this order: those that are up
+    and serve the transport, that the route selects, that are not set aside, of which this client
+    takes its subset; their weights are their own, less while they are new (slow start).
+
     Args:
         subscription: the service's list.
-        balancer: makes the balancer of one transport.
+        balancer: makes the balancer of one transport and route.
+        slow_start: seconds until a new instance has its full share; 0 for at once.
+        subset: instances to use at most, 0 for all; None for 50 of lists of more than 100.
         ejections: who is set aside.
         where: the registry's URL, to be named when nobody is there.
     """
@@ -71,7 +83,9 @@ class Target:
         self,
         subscription: Followed,
         *,
-        balancer: Callable[[], Balancer] = RoundRobin,
+        balancer: BalancerFactory = PowerOfTwo,
+        slow_start: float = SLOW_START,
+        subset: int | None = None,
         ejections: Ejections | None = None,
         where: str = "",
     ) -> None:
@@ -80,7 +94,13 @@ class Target:
         self.subscription = subscription
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
+        self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
         self._ejections = Ejections() if ejections is None else ejections
+        self._slow_start = SlowStart(slow_start)
+        self._subset = Subset(subset)
+        self._ramp: asyncio.TimerHandle | None = None
+        if subscription.snapshot is not None:
+            self._slow_start.see(subscription.snapshot.instances)
         self._stop = subscription.on_change(self._changed)
 
     def try_pick(
@@ -104,19 +124,23 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        snapshot = self.subscription.snapshot
-        if snapshot is None:
-            return None
-        if self._ejections and self._ejections.due():
-            self._spread(snapshot)
-        balancer = self._balancers.get((transport, route))
+        if self._ejections.next_return != NEVER and self._ejections.due():
+            self._refresh()
+        if route is None:
+            balancer = self._default.get(transport)
+        else:
+            balancer = self._balancers.get((transport, route))
         if balancer is None:
-            balancer = self._add_balancer(transport, route, snapshot)
-        chosen = self._elsewhere(transport, exclude) if len(exclude) >= FAR_AFTER else None
+            balancer = self._add_balancer(transport, route)
+            if balancer is None:
+                return None
+        chosen = None
+        if exclude and len(exclude) >= FAR_AFTER:
+            chosen = self._elsewhere(transport, exclude)
         if chosen is None:
             chosen = balancer.pick(exclude, key)
         if chosen is None:
-            chosen = self._last_resort(snapshot, transport, exclude)
+            chosen = self._last_resort(transport, exclude)
         instance, done = chosen
         return Pick(self, instance, instance.endpoints[transport], done)
 
@@ -141,7 +165,7 @@ class Target:
 
     def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
         """Learn how a call ended; :meth:`Pick.done` calls it."""
-        if outcome is Outcome.OK:
+        if outcome is OK:
             if self._ejections and self._ejections.forgive(instance.id):
                 self._refresh()
         elif outcome in (Outcome.REFUSED, Outcome.WRONG):
@@ -157,6 +181,7 @@ class Target:
 
     def _changed(self, snapshot: Snapshot) -> None:
         self._ejections.keep({instance.id for instance in snapshot.instances})
+        self._slow_start.see(snapshot.instances)
         self._spread(snapshot)
 
     def _refresh(self) -> None:
@@ -165,22 +190,41 @@ class Target:
 
     def _spread(self, snapshot: Snapshot) -> None:
         for (transport, route), balancer in self._balancers.items():
-            balancer.update(self._candidates(snapshot, transport, route))
+            self._update(balancer, transport, route, snapshot)
 
-    def _add_balancer(self, transport: str, route: Route | None, snapshot: Snapshot) -> Balancer:
+    def _add_balancer(self, transport: str, route: Route | None) -> Balancer | None:
+        snapshot = self.subscription.snapshot
+        if snapshot is None:
+            return None
         balancer = self._balancers[transport, route] = self._new_balancer()
-        balancer.update(self._candidates(snapshot, transport, route))
+        if route is None:
+            self._default[transport] = balancer
+        self._update(balancer, transport, route, snapshot)
         return balancer
 
-    def _candidates(
-        self, snapshot: Snapshot, transport: str, route: Route | None
-    ) -> list[Candidate]:
+    def _update(
+        self, balancer: Balancer, transport: str, route: Route | None, snapshot: Snapshot
+    ) -> None:
         serving: Sequence[Instance] = [each for each in snapshot.up if transport in each.endpoints]
         if route is not None:
             serving = route.select(serving)
         aside = self._ejections.aside() if self._ejections else set()
-        usable = [each for each in serving if each.id not in aside] or serving
-        return [Candidate(each, each.weight) for each in usable]
+        usable: Sequence[Instance] = [each for each in serving if each.id not in aside] or serving
+        if not getattr(balancer, "whole_list", False):
+            usable = self._subset.of(usable)
+        factors, again = self._slow_start.factors(usable)
+        if again is not None and self._ramp is None:
+            self._ramp = asyncio.get_running_loop().call_later(again, self._ramp_up)
+        balancer.update(
+            [
+                Candidate(each, each.weight * factor)
+                for each, factor in zip(usable, factors, strict=True)
+            ]
+        )
+
+    def _ramp_up(self) -> None:
+        self._ramp = None
+        self._refresh()
 
     def _elsewhere(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done] | None:
         """Return one of the next place: where two have failed, a third may be failing too."""
@@ -191,10 +235,10 @@ class Target:
         ]
         return (random.choice(found), forget) if found else None  # noqa: S311 - no secret
 
-    def _last_resort(
-        self, snapshot: Snapshot, transport: str, exclude: Collection[str]
-    ) -> tuple[Instance, Done]:
+    def _last_resort(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done]:
         """Return one that was not tried, set aside or far away; better than failing the call."""
+        snapshot = self.subscription.snapshot
+        assert snapshot is not None
         everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
         serving = [each for each in everybody.values() if transport in each.endpoints]
         for instance in serving:
@@ -214,4 +258,6 @@ class Target:
     async def aclose(self) -> None:
         """Stop following the service."""
         self._stop()
+        if self._ramp is not None:
+            self._ramp.cancel()
         await self.subscription.aclose()

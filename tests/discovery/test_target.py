@@ -8,7 +8,7 @@ import pytest
 
 from meshkit.client.mesh import Mesh
 from meshkit.discovery import target as target_module
-from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.balancing import Outcome, RoundRobin
 from meshkit.discovery.outlier import Ejections
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import DRAIN_PAUSE, Pick, Target
@@ -32,7 +32,12 @@ async def registry(request: pytest.FixtureRequest) -> Commanded:
 
 @asynccontextmanager
 async def targeting(registry: Commanded, clock: Clock) -> AsyncIterator[Target]:
-    made = Target(Subscription(registry, SERVICE, None), ejections=Ejections(clock))
+    made = Target(
+        Subscription(registry, SERVICE, None),
+        balancer=RoundRobin,  # whose shares can be counted
+        slow_start=0,
+        ejections=Ejections(clock),
+    )
     try:
         yield made
     finally:

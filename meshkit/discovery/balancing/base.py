@@ -59,3 +59,7 @@ class Balancer(Protocol):
             key: what the call is about (a user, a cart), for balancers that keep calls with one
                 key together; None when the caller gave none.
         """
+
+
+def forget(outcome: Outcome, seconds: float) -> None:
+    """Learn nothing: a :data:`Done` of balancers that need no memory of outcomes."""
