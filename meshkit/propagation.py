@@ -10,6 +10,7 @@ from meshkit.context import REQUEST_ID, CallContext, Pairs, new_request_id
 
 REQUEST = "x-request-id"
 # Milliseconds left to the caller, as clocks differ between machines; over gRPC it is grpc-timeout.
+# On an answer: the id of the instance that gave the call up, as none were left.
 DEADLINE = "x-meshkit-deadline"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"

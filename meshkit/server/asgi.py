@@ -78,7 +78,7 @@ class MeshApp:
         if scope["type"] != "http":
             context.end()
             return self._app(scope, receive, send)
-        call = HttpCall(context, send)
+        call = HttpCall(context, send, self.instance_id)
         if (left := context.remaining) is None:
             return self._app(scope, receive, call.send)
         return call.within(left, self._app, scope, receive)

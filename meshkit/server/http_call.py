@@ -12,6 +12,7 @@ from meshkit.context import CallContext
 from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send, answer
 
 REQUEST_ID = propagation.REQUEST.encode()
+DEADLINE = propagation.DEADLINE.encode()
 
 log = logging.getLogger("meshkit.server")
 
@@ -22,14 +23,25 @@ class HttpCall:
     Args:
         context: of the call.
         send: uvicorn's.
+        instance_id: our own.
     """
 
-    __slots__ = ("_context", "_ended", "_expired", "_pair", "_send", "_started", "_timer")
+    __slots__ = (
+        "_context",
+        "_ended",
+        "_expired",
+        "_instance_id",
+        "_pair",
+        "_send",
+        "_started",
+        "_timer",
+    )
 
-    def __init__(self, context: CallContext, send: Send) -> None:
+    def __init__(self, context: CallContext, send: Send, instance_id: str) -> None:
         self._context = context
         self._pair = (REQUEST_ID, context.request_id.encode())
         self._send = send
+        self._instance_id = instance_id
         self._started = False
         self._ended = False
         self._expired = False
@@ -60,7 +72,7 @@ class HttpCall:
         part of the answer has left, the end of the connection says that the rest is missing.
         """
         if seconds <= 0:
-            await answer(scope, self.send, 504, {"detail": "the call's deadline had passed"})
+            await self._give_up(scope, "the call's deadline had passed on arrival")
             return
         task = asyncio.current_task()
         assert task is not None
@@ -84,6 +96,11 @@ class HttpCall:
     async def _too_late(self, seconds: float, scope: Scope) -> None:
         limit = f"the call's deadline of {seconds:.3g} s has passed"
         if not self._started:
-            await answer(scope, self.send, 504, {"detail": limit})
+            await self._give_up(scope, limit)
         elif not self._ended:
             log.warning("%s %s: answer broken off: %s", scope["method"], scope["path"], limit)
+
+    async def _give_up(self, scope: Scope, why: str) -> None:
+        # Named, so that our caller can tell it from a 504 that the application gives.
+        pair = (DEADLINE, self._instance_id.encode())
+        await answer(scope, self.send, 504, {"detail": why}, [pair])

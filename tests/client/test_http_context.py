@@ -17,6 +17,7 @@ from tests.client.http_servers import (
     Received,
     Server,
     close_after_reading,
+    http_answer,
     never_answer,
     raw_server,
     users,
@@ -150,3 +151,23 @@ async def test_following_a_service_is_no_part_of_the_call_that_needed_it_first(
         with context.use(request_id="job-7"), pytest.raises(NoInstances):
             await mesh.http("users").get("/x")
     assert seen == [context.OUTSIDE]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_instance_that_gave_the_call_up_has_not_answered_it(whole: bool) -> None:
+    given_up = http_answer(504, b"{}", (DEADLINE, "users-a"))
+    async with raw_server(Server(given_up)) as endpoint, users(endpoint, endpoint) as ours:
+        with pytest.raises(CallTimeout, match="users-a .* gave it up, as its time was over"):
+            if whole:
+                await ours.client.get("/x")
+            async with ours.client.stream("GET", "/x"):
+                pytest.fail("no answer, so no block")
+        assert ours.outcomes == [("users-a", Outcome.TIMEOUT)]
+
+
+@pytest.mark.parametrize("headers", [[], [(DEADLINE, "somebody-else")]])
+async def test_any_other_504_is_an_answer(headers: list[tuple[str, str]]) -> None:
+    answer = http_answer(504, b"theirs", *headers)
+    async with raw_server(Server(answer)) as endpoint, users(endpoint) as ours:
+        found = await ours.client.post("/x")
+    assert (found.status_code, found.text) == (504, "theirs")

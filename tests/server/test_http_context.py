@@ -242,7 +242,7 @@ async def test_what_is_too_late_on_arrival_never_reaches_the_handler(
 ) -> None:
     answer = await http.get("/slow", headers={DEADLINE: "0"})
     assert answer.status_code == 504
-    assert answer.json() == {"detail": "the call's deadline had passed"}
+    assert answer.json() == {"detail": "the call's deadline had passed on arrival"}
     assert shop.notes == []
 
 
