@@ -26,37 +26,32 @@ class HttpCall:
         instance_id: our own.
     """
 
-    __slots__ = (
-        "_context",
-        "_ended",
-        "_expired",
-        "_instance_id",
-        "_pair",
-        "_send",
-        "_started",
-        "_timer",
-    )
+    # What most calls never change.
+    _timer: asyncio.TimerHandle | None = None
+    _started = False
+    _ended = False
+    _expired = False
 
     def __init__(self, context: CallContext, send: Send, instance_id: str) -> None:
         self._context = context
-        self._pair = (REQUEST_ID, context.request_id.encode())
         self._send = send
         self._instance_id = instance_id
-        self._started = False
-        self._ended = False
-        self._expired = False
-        self._timer: asyncio.TimerHandle | None = None
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass on a part of the answer; not a coroutine itself, to save a frame per call."""
         if message["type"] == "http.response.start":
             self._started = True
-            headers = message.get("headers", ())
-            if not any(name == REQUEST_ID for name, _ in headers):  # it may name its own
-                message["headers"] = [*headers, self._pair]
+            self._name(message)
         elif not message.get("more_body"):
             self._finish()
         return self._send(message)
+
+    def _name(self, start: Message) -> None:
+        headers = start.get("headers", ())
+        for name, _ in headers:
+            if name == REQUEST_ID:
+                return  # the application gives its own
+        start["headers"] = [*headers, (REQUEST_ID, self._context.request_id.encode())]
 
     def _finish(self) -> None:
         """The answer is complete: background tasks that follow it are free of its deadline."""
