@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from meshkit import w3c
-from meshkit.context import REQUEST_ID, CallContext, Pairs, new_request_id
+from meshkit.context import EMPTY, REQUEST_ID, CallContext, Pairs, new_request_id
 
 REQUEST = "x-request-id"
 # Milliseconds left to the caller, as clocks differ between machines; over gRPC it is grpc-timeout.
@@ -30,7 +30,7 @@ def incoming(found: Mapping[str, str], chosen: Collection[str], headers: Pairs) 
         headers: all of them.
     """
     if not found:  # nothing came along, as with most calls from outside
-        return CallContext(new_request_id(), incoming=headers)
+        return CallContext(new_request_id(), None, "", "", EMPTY, headers)
     request_id = found.get(REQUEST, "")
     if not REQUEST_ID.fullmatch(request_id):
         request_id = new_request_id()

@@ -11,7 +11,7 @@ from meshkit.context import enter
 from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
 from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
-from meshkit.server.http_call import HttpCall
+from meshkit.server.http_call import HttpCall, naming
 from meshkit.server.shedding.http import ARRIVED
 
 LIVE = "/health/live"
@@ -80,12 +80,13 @@ class MeshApp:
         if scope["type"] != "http":
             context.end()
             return self._app(scope, receive, send)
-        call = HttpCall(context, send, self.instance_id)
+        send = naming(send, context.request_id)
         if context.deadline is None:
-            return self._app(scope, receive, call.send)
+            return self._app(scope, receive, send)
         if (arrived := scope.get(ARRIVED)) is not None:
             context.deadline -= time.perf_counter() - arrived  # a busy loop takes its time
-        return call.within(context.deadline - time.monotonic(), self._app, scope, receive)
+        left = context.deadline - time.monotonic()
+        return HttpCall(context, send, self.instance_id).within(left, self._app, scope, receive)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""
