@@ -122,7 +122,6 @@ class HttpClient:
         self._gate = Gate.of(self.guards, policy)
         self._exchange = Exchange(target, self.guards, self.stats)
         target.probe_with("http", http_probe(transport))
-        self._exchange = Exchange(target, retry or RetryPolicy(), self.stats)
 
     async def get(self, url: str, **options: Unpack[Options]) -> Response:
         """Send a GET request."""
