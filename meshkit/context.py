@@ -55,7 +55,7 @@ class CallContext:
     deadline: float | None = None
     traceparent: str = ""
     tracestate: str = ""
-    baggage: Mapping[str, str] = dataclasses.field(default_factory=lambda: EMPTY, repr=False)
+    baggage: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     incoming: Pairs = dataclasses.field(default=(), repr=False)
     outgoing: list[tuple[str, str]] | None = dataclasses.field(default=None, init=False, repr=False)
 
@@ -84,7 +84,7 @@ class CallContext:
         self.deadline = None
 
 
-OUTSIDE = CallContext()
+OUTSIDE = CallContext(baggage=EMPTY)
 
 _current: ContextVar[CallContext] = ContextVar("meshkit-call", default=OUTSIDE)
 
@@ -147,7 +147,7 @@ def use(call: CallContext | None = None, /, **changes: Any) -> Iterator[CallCont
 
 def new_request_id() -> str:
     """Return an id that nobody else has, 32 hexadecimal digits. No secret."""
-    return f"{getrandbits(128):032x}"
+    return getrandbits(128).to_bytes(16).hex()
 
 
 class LogFilter(logging.Filter):

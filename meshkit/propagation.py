@@ -6,10 +6,11 @@ import time
 from collections.abc import Collection, Mapping
 
 from meshkit import w3c
-from meshkit.context import REQUEST_ID, CallContext, Pairs, new_request_id
+from meshkit.context import EMPTY, REQUEST_ID, CallContext, Pairs, new_request_id
 
 REQUEST = "x-request-id"
 # Milliseconds left to the caller, as clocks differ between machines; over gRPC it is grpc-timeout.
+# On an answer: the id of the instance that gave the call up, as none were left.
 DEADLINE = "x-meshkit-deadline"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -29,7 +30,7 @@ def incoming(found: Mapping[str, str], chosen: Collection[str], headers: Pairs) 
         headers: all of them.
     """
     if not found:  # nothing came along, as with most calls from outside
-        return CallContext(new_request_id(), incoming=headers)
+        return CallContext(new_request_id(), None, "", "", EMPTY, headers)
     request_id = found.get(REQUEST, "")
     if not REQUEST_ID.fullmatch(request_id):
         request_id = new_request_id()
@@ -65,5 +66,5 @@ def parse_deadline(text: str) -> float | None:
 
 
 def format_deadline(seconds: float) -> str:
-    """Return the header's text for this many seconds left; never 0, which means too late."""
-    return str(int(seconds * 1000) or 1)
+    """Return the header's text for this many seconds left; never 0, which would be too late."""
+    return str(max(1, int(seconds * 1000)))

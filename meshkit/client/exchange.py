@@ -21,7 +21,7 @@ from meshkit.errors import CallError, CallTimeout, ConnectError, ConnectionLost,
 
 TRANSPORT = "http"
 # Looking up members of an enum is slow before Python 3.12.
-OK, WRONG, SHED = Outcome.OK, Outcome.WRONG, Outcome.SHED
+OK, WRONG, SHED, TIMEOUT = Outcome.OK, Outcome.WRONG, Outcome.SHED, Outcome.TIMEOUT
 
 log = logging.getLogger("meshkit.client")
 
@@ -70,7 +70,7 @@ class Exchange:
             async with asyncio.timeout(call.left):
                 return await self._target.pick(TRANSPORT)
         except TimeoutError:
-            reason = f"no list of instances within {call.timeout:g} s"
+            reason = f"no list of instances within {call.limit}"
             raise CallTimeout(self._line(call, reason)) from None
 
     async def attempts(self, call: Call, send: Send[Raw], pick: Pick) -> Answer[Raw]:
@@ -135,6 +135,7 @@ class Exchange:
         return (
             outcome is not WRONG
             and outcome is not SHED
+            and outcome is not TIMEOUT
             and answer.raw.status_code not in call.plan.statuses
         )
 
@@ -218,6 +219,12 @@ class Exchange:
             answer.drop()
             call.out += (pick.instance.id,)
             self._failed(call, pick, stranger, "wrong", race, handled=not was_refused(raw))
+            return
+        if outcome is TIMEOUT:  # as if it had not answered
+            answer.drop()
+            call.over = True
+            late = CallTimeout("gave it up, as its time was over")
+            self._failed(call, pick, late, "timeout", race, handled=True)
             return
         worse, call.kept = call.kept, answer
         if worse is not None:
@@ -312,7 +319,7 @@ class Exchange:
             return call.kept
         last = call.failures[-1]
         if isinstance(last, CallTimeout):
-            reason = f"no answer within {call.timeout:g} s: {call.listed()}"
+            reason = f"no answer within {call.limit}: {call.listed()}"
         else:
             reason = "; ".join(filter(None, (call.listed(), why)))
         raise type(last)(self._line(call, reason)) from None

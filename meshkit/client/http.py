@@ -29,9 +29,10 @@ from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
 from meshkit.client.stats import CallStats
 from meshkit.client.transport import HttpTransport, RawStream
+from meshkit.context import OUTSIDE, CallContext, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Target
-from meshkit.errors import CallError, ConfigError
+from meshkit.errors import CallError, CallTimeout, ConfigError
 
 # Methods that always announce a body, if an empty one.
 # https://www.rfc-editor.org/rfc/rfc9110#section-8.6
@@ -122,7 +123,6 @@ class HttpClient:
         self._gate = Gate.of(self.guards, policy)
         self._exchange = Exchange(target, self.guards, self.stats)
         target.probe_with("http", http_probe(transport))
-        self._exchange = Exchange(target, retry or RetryPolicy(), self.stats)
 
     async def get(self, url: str, **options: Unpack[Options]) -> Response:
         """Send a GET request."""
@@ -161,6 +161,7 @@ class HttpClient:
             options: see :class:`Options` and :class:`BodyOptions`.
         """
         call = self._prepare(method, url, **options)
+        call.deadline = call.started + call.timeout
         if self._gate is not None:
             return await self._guarded(self._gate, call)
         answer = await self._exchange.run(call, self._transport.send)
@@ -196,7 +197,8 @@ class HttpClient:
         """Send a request and give the answer as it begins: ``async with users.stream(...) as r``.
 
         Here ``timeout`` is for the answer to begin, and then for each of its pieces, so that a
-        stream may last. What was not read is dropped at the end of the block.
+        stream may last: only the deadline of the call being handled is sent along. What was not
+        read is dropped at the end of the block.
         """
         call = self._prepare(method, url, **options)
         gate, failed = self._gate, None
@@ -261,9 +263,22 @@ class HttpClient:
         plan = (
             self._plans.usual if retry is None and hedge is None else self._plans.of(retry, hedge)
         )
-        return Call(
+        call = Call(
             method, path, query, pairs, body, timeout=seconds, plan=plan, idempotent=idempotent
         )
+        if (context := current()) is not OUTSIDE:
+            self._inherit(call, context)
+        return call
+
+    def _inherit(self, call: Call, context: CallContext) -> None:
+        call.inherit(context)
+        if call.timeout <= 0:
+            self.stats.calls += 1
+            self.stats.failed += 1
+            raise CallTimeout(
+                f"{self.service}: {call.method} {call.path}: not sent, as the deadline of the call "
+                "being handled has passed"
+            )
 
     def _checked_timeout(self, timeout: float) -> float:
         if not 0 < timeout < math.inf:

@@ -12,9 +12,11 @@ from meshkit.client.transport import RawResponse, RawStream
 from meshkit.discovery.balancing import Outcome
 from meshkit.errors import WrongInstance
 from meshkit.model import Instance
+from meshkit.propagation import DEADLINE
 
 MISDIRECTED = 421
 UNAVAILABLE = 503
+GATEWAY_TIMEOUT = 504
 
 
 def judge(instance: Instance, raw: RawResponse | RawStream) -> Outcome:
@@ -30,6 +32,10 @@ def judge(instance: Instance, raw: RawResponse | RawStream) -> Outcome:
         return Outcome.OK
     if raw.status_code == UNAVAILABLE and instance.id in headers.get_list(identity.SHED):
         return Outcome.SHED
+    # It ended the call itself, a moment before its caller would have. A handler's own 504 is an
+    # answer like any other, and so is one that a gateway passes on.
+    if raw.status_code == GATEWAY_TIMEOUT and instance.id in headers.get_list(DEADLINE):
+        return Outcome.TIMEOUT
     return Outcome.FAILED
 
 

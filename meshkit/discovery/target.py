@@ -21,9 +21,7 @@ from meshkit.model import Endpoint, Instance, Snapshot
 
 FIRST_LIST_WAIT = 5.0
 FAR_AFTER = 2  # attempts of one call, of the three that may have reached a server
-OK = Outcome.OK  # looking up members of an enum is slow before Python 3.12
 NEVER = math.inf
-DRAIN_PAUSE = 30.0  # a leaving instance is off the list long before
 
 
 class Route(Protocol):
@@ -97,7 +95,6 @@ class Target:
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
         self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
-        self._ejections = Ejections() if ejections is None else ejections
         self._ejections = Ejections(service=self.service) if ejections is None else ejections
         self._ejections.on_change(self._refresh)
         self._prober = Prober(self._ejections)
@@ -130,20 +127,14 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        if self._ejections.next_return != NEVER and self._ejections.due():
-            self._refresh()
+        if self._ejections.next_return != NEVER and not exclude and self._ejections.due():
+            trial = self._trial(transport, route)
+            if trial is not None:
+                return trial
         if route is None:
             balancer = self._default.get(transport)
         else:
             balancer = self._balancers.get((transport, route))
-        snapshot = self.subscription.snapshot
-        if snapshot is None:
-            return None
-        if self._ejections.next_return != NEVER and not exclude and self._ejections.due():
-            tried = self._trial(snapshot, transport, route)
-            if tried is not None:
-                return tried
-        balancer = self._balancers.get((transport, route))
         if balancer is None:
             balancer = self._add_balancer(transport, route)
             if balancer is None:
@@ -179,15 +170,6 @@ class Target:
 
     def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:
         """Learn how a call ended; :meth:`Pick.done` calls it."""
-        if outcome is OK:
-            if self._ejections and self._ejections.forgive(instance.id):
-                self._refresh()
-        elif outcome in (Outcome.REFUSED, Outcome.WRONG):
-            self._ejections.eject(instance.id)
-            self._refresh()
-        elif outcome is Outcome.DRAINING:
-            self._ejections.eject(instance.id, seconds=DRAIN_PAUSE)
-            self._refresh()
         self._ejections.observe(instance.id, outcome, seconds)
 
     def probe_with(self, transport: str, probe: Probe) -> None:
@@ -254,9 +236,10 @@ class Target:
         self._ramp = None
         self._refresh()
 
-    def _trial(self, snapshot: Snapshot, transport: str, route: Route | None) -> Pick | None:
+    def _trial(self, transport: str, route: Route | None) -> Pick | None:
         """Return one whose pause has ended for a single call, unless it has to be probed first."""
-        up = {each.id: each for each in snapshot.up}
+        snapshot = self.subscription.snapshot
+        up = {each.id: each for each in snapshot.up} if snapshot is not None else {}
         for instance_id in self._ejections.waiting():
             instance = up.get(instance_id)
             if instance is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -10,7 +11,8 @@ from meshkit.context import enter
 from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
 from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
-from meshkit.server.http_call import HttpCall
+from meshkit.server.http_call import HttpCall, naming
+from meshkit.server.shedding.http import ARRIVED
 
 LIVE = "/health/live"
 READY = "/health/ready"
@@ -78,10 +80,13 @@ class MeshApp:
         if scope["type"] != "http":
             context.end()
             return self._app(scope, receive, send)
-        call = HttpCall(context, send)
-        if (left := context.remaining) is None:
-            return self._app(scope, receive, call.send)
-        return call.within(left, self._app, scope, receive)
+        send = naming(send, context.request_id)
+        if context.deadline is None:
+            return self._app(scope, receive, send)
+        if (arrived := scope.get(ARRIVED)) is not None:
+            context.deadline -= time.perf_counter() - arrived  # a busy loop takes its time
+        left = context.deadline - time.monotonic()
+        return HttpCall(context, send, self.instance_id).within(left, self._app, scope, receive)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""

@@ -1,4 +1,4 @@
-"""One HTTP request in the hands of the application: its id on the answer, its deadline kept."""
+"""One HTTP request in the application's hands: its id on the answer, its deadline kept."""
 
 from __future__ import annotations
 
@@ -12,42 +12,60 @@ from meshkit.context import CallContext
 from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send, answer
 
 REQUEST_ID = propagation.REQUEST.encode()
+DEADLINE = propagation.DEADLINE.encode()
 
 log = logging.getLogger("meshkit.server")
 
 
+def naming(send: Send, request_id: str) -> Send:
+    """Return a ``send`` that tells the id with the answer, unless the application gives its own.
+
+    Plain functions, not coroutines: each would be a frame more for every message.
+    """
+
+    def named(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            for name, _ in headers:
+                if name == REQUEST_ID:
+                    break
+            else:
+                message["headers"] = [*headers, (REQUEST_ID, request_id.encode())]
+        return send(message)
+
+    return named
+
+
 class HttpCall:
-    """What stands between uvicorn and the application for one request.
+    """A request with a deadline, between uvicorn and the application.
 
     Args:
         context: of the call.
-        send: uvicorn's.
+        send: uvicorn's, or what stands before it.
+        instance_id: our own.
     """
 
-    __slots__ = ("_context", "_ended", "_expired", "_pair", "_send", "_started", "_timer")
+    # What most calls never change.
+    _timer: asyncio.TimerHandle | None = None
+    _started = False
+    _ended = False
+    _expired = False
 
-    def __init__(self, context: CallContext, send: Send) -> None:
+    def __init__(self, context: CallContext, send: Send, instance_id: str) -> None:
         self._context = context
-        self._pair = (REQUEST_ID, context.request_id.encode())
         self._send = send
-        self._started = False
-        self._ended = False
-        self._expired = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._instance_id = instance_id
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass on a part of the answer; not a coroutine itself, to save a frame per call."""
+        """Pass on a part of the answer."""
         if message["type"] == "http.response.start":
             self._started = True
-            headers = message.get("headers", ())
-            if not any(name == REQUEST_ID for name, _ in headers):  # it may name its own
-                message["headers"] = [*headers, self._pair]
         elif not message.get("more_body"):
             self._finish()
         return self._send(message)
 
     def _finish(self) -> None:
-        """The answer is complete: background tasks that follow it are free of its deadline."""
+        """Free the background tasks that follow a complete answer of its deadline."""
         self._ended = True
         self._context.end()
         if self._timer is not None:
@@ -60,7 +78,7 @@ class HttpCall:
         part of the answer has left, the end of the connection says that the rest is missing.
         """
         if seconds <= 0:
-            await answer(scope, self.send, 504, {"detail": "the call's deadline had passed"})
+            await self._give_up(scope, "the call's deadline had passed on arrival")
             return
         task = asyncio.current_task()
         assert task is not None
@@ -84,6 +102,11 @@ class HttpCall:
     async def _too_late(self, seconds: float, scope: Scope) -> None:
         limit = f"the call's deadline of {seconds:.3g} s has passed"
         if not self._started:
-            await answer(scope, self.send, 504, {"detail": limit})
+            await self._give_up(scope, limit)
         elif not self._ended:
             log.warning("%s %s: answer broken off: %s", scope["method"], scope["path"], limit)
+
+    async def _give_up(self, scope: Scope, why: str) -> None:
+        # Named, so that our caller can tell it from a 504 that the application gives.
+        pair = (DEADLINE, self._instance_id.encode())
+        await answer(scope, self.send, 504, {"detail": why}, [pair])
