@@ -107,7 +107,11 @@ class Mesh:
         if (client := self._http.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
             client = HttpClient(
-                self._target(service, policy), self._transport, timeout=timeout, retry=policy.retry
+                self._target(service, policy),
+                self._transport,
+                timeout=timeout,
+                policy=policy,
+                guards=self.guards(service),
             )
             self._http[key] = client
         return client

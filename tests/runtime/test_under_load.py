@@ -100,9 +100,10 @@ async def test_kill_fails_only_what_was_under_way(any_services: Processes, trans
     async with calling(any_services, transport) as caller:
         async with Load(caller.change, rate=RATE) as load:
             await load.answered_by(3)
+            under_way = load.under_way
             killed.send(signal.SIGKILL)
             await asyncio.sleep(2)
-        assert len(load.errors) <= RATE * 0.05
+        assert len(load.errors) <= under_way + RATE * 0.02  # and those begun at that moment
         assert load.answers.keys() == pids(killed, *staying)
 
 
