@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from typing import Any
@@ -85,8 +86,10 @@ def threads() -> list[str]:
 
 async def test_handlers_run_in_their_own_thread_with_clients_of_their_own() -> None:
     service = Both()
+    interval = sys.getswitchinterval()
     async with running(service) as runtime, Mesh("local://") as mesh:
         assert threads() == [NAME]
+        assert sys.getswitchinterval() < interval
         assert (await mesh.http("both").get("/where")).json() == "MainThread"
         ours = mesh.grpc(echo_pb2_grpc.EchoStub, "both")
         reply = await ours.Say(EchoRequest(text="http"), timeout=20)
@@ -96,6 +99,7 @@ async def test_handlers_run_in_their_own_thread_with_clients_of_their_own() -> N
         # Here we are in the other one.
         assert (await service.itself.get("/where")).json() == "MainThread"
     assert threads() == []
+    assert sys.getswitchinterval() == interval
 
 
 async def test_grpc_answers_while_http_blocks_its_loop() -> None:
