@@ -227,8 +227,13 @@ class Attempts(Search):
 
     def _beaten(self, attempt: Attempt) -> Outcome:
         """Return what it says of an instance that another one was faster."""
-        time = self.plan.try_time()
-        return Outcome.CANCELLED if time is None or attempt.seconds < time else Outcome.TIMEOUT
+        limit, seconds = self.plan.try_time(), attempt.seconds
+        if limit is not None and seconds >= limit:
+            self._channel.stats.note(Outcome.TIMEOUT.value)
+            return Outcome.TIMEOUT
+        # It would have taken at least so long. Left out, hedges would breed hedges.
+        self.plan.guards.answered(seconds)
+        return Outcome.CANCELLED
 
     def _failed(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
         self._note(attempt, inner, verdict)
