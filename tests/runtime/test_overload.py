@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -13,6 +14,7 @@ import grpc.aio
 import pytest
 from pyreqwest.client import Client, ClientBuilder
 
+from meshkit import Mesh
 from meshkit.identity import SHED
 from meshkit.propagation import DEADLINE
 from tests.protos import echo_pb2_grpc
@@ -20,6 +22,7 @@ from tests.protos.echo_pb2 import EchoRequest
 from tests.support.apps.busy import WORK
 from tests.support.overload import Call, offer
 from tests.support.processes import Processes, ServiceProcess
+from tests.support.waiting import aeventually
 
 SECONDS = 6
 Transport = Callable[[ServiceProcess, str], contextlib.AbstractAsyncContextManager[Call]]
@@ -97,3 +100,50 @@ async def test_at_three_times_its_capacity_a_service_goes_on_answering_in_time(
         without = await offer(call, rate=CAPACITY * 3, seconds=SECONDS)
     assert without["shed"] == 0
     assert without["answered"] < 0.7 * during["answered"], (without, during)
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+async def test_what_one_instance_sheds_another_one_answers(
+    services: Processes, transport: str
+) -> None:
+    full = services.start("busy:Busy", env={"MESHKIT_MAX_CONCURRENCY": "1"}).ready()
+    free = services.start("busy:Busy").ready()
+    async with full_of_work(full), Mesh(services.registry) as mesh:
+        answered: collections.Counter[str] = collections.Counter()
+        for _ in range(100):
+            answered[await who(mesh, transport)] += 1
+    # Calls that may not be repeated: only what was surely not handled goes elsewhere.
+    assert answered == {str(free.pid): 100}
+
+
+async def who(mesh: Mesh, transport: str) -> str:
+    if transport == "http":
+        answer = await mesh.http("busy").post("/who")
+        answer.raise_for_status()
+        return str(answer.json())
+    stub = mesh.grpc(echo_pb2_grpc.EchoStub, "busy")
+    return str((await stub.Say(EchoRequest(text="who"))).instance)
+
+
+@contextlib.asynccontextmanager
+async def full_of_work(service: ServiceProcess) -> AsyncIterator[None]:
+    """One call over each transport that does not end."""
+    async with (
+        ClientBuilder().build() as client,
+        grpc.aio.insecure_channel(str(service.facts["grpc"])) as channel,
+    ):
+        stub: Any = echo_pb2_grpc.EchoStub(channel)  # type: ignore[no-untyped-call]
+        held = stub.Say(EchoRequest(text="hold"), timeout=60)
+        request = client.get(service.url + "/hold").timeout(timedelta(seconds=60)).build()
+        holding = asyncio.create_task(request.send())
+
+        async def full() -> bool:
+            answer = await client.get(service.url + "/handled").build().send()
+            call = stub.Say(EchoRequest(text="who"), timeout=60)
+            return answer.status == 503 and await call.code() is not grpc.StatusCode.OK
+
+        await aeventually(full)
+        yield
+        held.cancel()
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)

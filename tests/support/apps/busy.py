@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi.responses import StreamingResponse
-
-from meshkit import MeshService, get
+from meshkit import MeshService, get, post
 from tests.protos import echo_pb2_grpc
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
@@ -47,16 +45,19 @@ class Busy(MeshService, echo_pb2_grpc.EchoServicer):
     async def count(self) -> int:
         return self.handled
 
-    @get("/stream")
-    async def stream(self) -> StreamingResponse:
-        async def chunks() -> AsyncIterator[bytes]:
-            for _ in range(600):
-                yield b"tick\n"
-                await asyncio.sleep(0.1)
+    @post("/who")
+    async def who(self) -> int:
+        return os.getpid()
 
-        return StreamingResponse(chunks())
+    @get("/hold")
+    async def hold(self) -> None:
+        await asyncio.sleep(3600)
 
     async def Say(self, request: EchoRequest, context: Any) -> EchoReply:  # noqa: N802
+        if request.text == "who":
+            return EchoReply(instance=str(os.getpid()))
+        if request.text == "hold":
+            await asyncio.sleep(3600)
         if request.text == "compute":
             compute()
         else:
