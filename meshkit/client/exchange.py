@@ -14,6 +14,7 @@ from meshkit.client.request import is_replayable
 from meshkit.client.retry import IDEMPOTENT_METHODS, CallStats, RetryPolicy
 from meshkit.client.transport import Content, RawResponse, RawStream, Request
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Picker
 from meshkit.discovery.target import Pick, Target
 from meshkit.errors import (
     CallError,
@@ -45,6 +46,7 @@ class Call:
         headers: pairs to send.
         content: the body.
         timeout: seconds for the whole call.
+        picker: picks its instances.
         started: when it was made, on the monotonic clock.
         tried: ids of the instances that failed, in order.
         failures: why, in the same order.
@@ -57,6 +59,7 @@ class Call:
     headers: list[tuple[str, str]]
     content: Content
     timeout: float
+    picker: Picker
     started: float = dataclasses.field(default_factory=time.monotonic)
     tried: list[str] = dataclasses.field(default_factory=list)
     failures: list[CallError] = dataclasses.field(default_factory=list)
@@ -117,10 +120,10 @@ class Exchange:
     async def _pick(self, call: Call) -> Pick:
         """Choose an instance that was not tried, waiting for the first list if need be."""
         try:
-            pick = self._target.try_pick(TRANSPORT, call.tried)
+            pick = call.picker.try_pick(TRANSPORT, call.tried)
             if pick is None:
                 async with asyncio.timeout(call.left):
-                    pick = await self._target.pick(TRANSPORT, call.tried)
+                    pick = await call.picker.pick(TRANSPORT, call.tried)
         except NoInstances:
             if not call.failures:
                 raise

@@ -22,6 +22,7 @@ from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import CallStats, RetryPolicy
 from meshkit.client.transport import HttpTransport
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Route, Router
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
 
@@ -40,11 +41,16 @@ class Options(TypedDict, total=False):
             repeats the name. They are merged into the query that the URL has.
         headers: a mapping or pairs; they replace the client's headers of the same names.
         timeout: seconds for the whole call, retries included; the client's when None.
+        route: the instances that this call may go to, instead of the client's route.
+        key: what the call is about (a user, a cart): calls with one key go to one instance, if
+            the balancer is hash, and to one side of a split; instead of the client's ``sticky``.
     """
 
     params: ParamTypes | None
     headers: HeaderTypes | None
     timeout: float | None
+    route: Route | None
+    key: str | None
 
 
 class BodyOptions(Options, total=False):
@@ -78,6 +84,7 @@ class HttpClient:
         timeout: seconds for a whole call, retries included.
         retry: when another instance is tried.
         headers: sent with every call.
+        router: aims the calls; all go to the target when None.
 
     Attributes:
         stats: counters since the client was made.
@@ -91,12 +98,14 @@ class HttpClient:
         timeout: float,
         retry: RetryPolicy | None = None,
         headers: HeaderTypes | None = None,
+        router: Router | None = None,
     ) -> None:
         self.service = target.service
         self.timeout = self._checked_timeout(timeout)
         self.stats = CallStats()
         self._transport = transport
         self._headers = check_headers(headers)
+        self._router = router or Router(target)
         self._exchange = Exchange(target, retry or RetryPolicy(), self.stats)
 
     async def get(self, url: str, **options: Unpack[Options]) -> Response:
@@ -174,6 +183,8 @@ class HttpClient:
         json: Any = None,
         content: ContentTypes | None = None,
         data: Mapping[str, Values] | None = None,
+        route: Route | None = None,
+        key: str | None = None,
     ) -> Call:
         method = method.upper()
         if not METHOD.fullmatch(method):
@@ -186,7 +197,8 @@ class HttpClient:
         elif body is None and method in WITH_BODY:
             pairs = merge_headers([("content-length", "0")], pairs)
         seconds = self.timeout if timeout is None else self._checked_timeout(timeout)
-        return Call(method, path, query, pairs, body, seconds)
+        picker = self._router.aim(pairs, key, route)
+        return Call(method, path, query, pairs, body, seconds, picker)
 
     def _checked_timeout(self, timeout: float) -> float:
         if not 0 < timeout < math.inf:

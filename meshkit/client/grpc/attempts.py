@@ -101,6 +101,7 @@ class Attempts:
         self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
+        self._picker = self._channel.router.aim(self._metadata)
         self._wait_for_ready = wait_for_ready
         self._options = {"credentials": credentials, "compression": compression}
         self._channel.opened(self)
@@ -129,7 +130,7 @@ class Attempts:
     def _advance(self) -> None:
         """Begin the next attempt; if that takes waiting, begin to wait."""
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, self._tried)
+            pick = self._picker.try_pick(TRANSPORT, self._tried)
         except NoInstances as error:
             if self._wait_for_ready:
                 self._look()
@@ -220,7 +221,7 @@ class Attempts:
     async def _pick(self) -> Pick:
         while True:
             try:
-                return await self._channel.target.pick(TRANSPORT, self._tried)
+                return await self._picker.pick(TRANSPORT, self._tried)
             except NoInstances as error:
                 if not self._wait_for_ready:
                     raise

@@ -18,6 +18,7 @@ from meshkit.client.grpc.errors import RpcFailure
 from meshkit.client.grpc.method import Codec
 from meshkit.client.grpc.pool import ChannelPool
 from meshkit.client.retry import CallStats, RetryPolicy
+from meshkit.discovery.routing import Router
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
 
@@ -47,6 +48,7 @@ class MeshChannel(grpc.aio.Channel):
         idempotent: methods that may run twice: ``Method``, ``Service/Method`` or
             ``package.Service/Method``. Those whose proto sets ``idempotency_level`` need not be
             named.
+        router: aims the calls; all go to the target when None.
         pool: connections to share with other channels to the same service; closed by whoever
             made it. Without one the channel has its own.
 
@@ -62,12 +64,14 @@ class MeshChannel(grpc.aio.Channel):
         timeout: float,
         retry: RetryPolicy | None = None,
         idempotent: Sequence[str] = (),
+        router: Router | None = None,
         pool: ChannelPool | None = None,
     ) -> None:
         if not timeout > 0:
             raise ConfigError(f"{target.service}: timeout must be more than 0 s, not {timeout:g}")
         self.service = target.service
         self.target = target
+        self.router = router or Router(target)
         self.timeout = float(timeout)
         self.retry = retry or RetryPolicy()
         self.stats = CallStats()
