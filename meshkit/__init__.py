@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from meshkit.config.declared import live_config
     from meshkit.config.live import LiveConfig
     from meshkit.context import CallContext, deadline_in, remaining
+    from meshkit.discovery.routing.route import Route
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -91,6 +92,7 @@ __all__ = [
     "RegistryUrlError",
     "Response",
     "RetryPolicy",
+    "Route",
     "Runtime",
     "ServiceInfo",
     "Snapshot",
@@ -125,6 +127,7 @@ _HOME = {
     "meshkit.config.declared": "live_config",
     "meshkit.config.live": "LiveConfig",
     "meshkit.context": "CallContext deadline_in remaining",
+    "meshkit.discovery.routing.route": "Route",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get health_check patch post put websocket",
