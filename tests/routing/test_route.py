@@ -130,7 +130,8 @@ async def test_clients_of_the_short_form_and_of_the_route_are_one(target: Target
 
 
 async def test_retries_stay_within_the_route(target: Target) -> None:
-    route, tried = Route(tags=("v2",)), []
+    route = Route(tags=("v2",))
+    tried: list[str] = []
     for _ in range(3):
         pick = target.try_pick("http", tried, route=route)
         assert pick is not None

@@ -13,10 +13,8 @@ from meshkit.discovery.routing.split import Split
 KEYS = [f"user-{number}" for number in range(20_000)]
 
 percentages = st.integers(0, 100).map(lambda canary: {"rest": 100 - canary, "canary": canary})
-thirds = st.integers(0, 100).flatmap(
-    lambda one: st.integers(0, 100 - one).map(
-        lambda two: {"a": one, "b": two, "c": 100 - one - two}
-    )
+thirds = st.lists(st.integers(0, 100), min_size=2, max_size=2).map(
+    lambda cuts: {"a": min(cuts), "b": abs(cuts[1] - cuts[0]), "c": 100 - max(cuts)}
 )
 two_groups = st.tuples(st.integers(1, 500), st.integers(0, 500)).map(
     lambda pair: {"rest": pair[0], "canary": pair[1]}

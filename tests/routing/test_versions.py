@@ -76,7 +76,7 @@ def test_ranges(text: str, within: list[str], without: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["2.x", ">=", "=>2", ">=2,", ",", "^2", "== 2.*", ">=2 <3"])
 def test_a_bad_range_is_one_line_that_names_the_clause(text: str) -> None:
-    with pytest.raises(ConfigError, match="version range .* for example: '>=2,<3'") as caught:
+    with pytest.raises(ConfigError, match=r"version range .* for example: '>=2,<3'") as caught:
         parse_range(text)
     assert repr(text) in str(caught.value)
     assert "\n" not in str(caught.value)
