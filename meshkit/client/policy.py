@@ -23,7 +23,7 @@ class PolicyOptions(TypedDict, total=False):
 
     Keys:
         timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
-        retry: when a failed attempt is followed by one on another instance.
+        retry: when an attempt is followed by one on another instance.
         balancer: how an instance is chosen: p2c, round_robin, weighted, least, hash, random, or
             a class or function that makes a balancer; the setting ``balancer`` if None.
         slow_start: seconds until a new instance has its full share of the calls; 0 for at once.
