@@ -10,6 +10,7 @@ from meshkit import identity
 from meshkit.client.request import StreamedBody, is_replayable
 from meshkit.client.transport import Content, RawResponse, RawStream, Request
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Picker
 from meshkit.discovery.target import Pick
 from meshkit.errors import CallError
 
@@ -32,6 +33,7 @@ class Call:
         headers: pairs to send.
         content: the body.
         timeout: seconds for the whole call.
+        picker: picks its instances.
         plan: what may be done for it beyond one attempt.
         idempotent: processing it twice does the same as processing it once.
         started: when it was made, on the monotonic clock.
@@ -68,6 +70,7 @@ class Call:
         content: Content,
         *,
         timeout: float,
+        picker: Picker,
         plan: Plan,
         idempotent: bool,
     ) -> None:
@@ -77,6 +80,7 @@ class Call:
         self.headers = headers
         self.content = content
         self.timeout = timeout
+        self.picker = picker
         self.plan = plan
         self.idempotent = idempotent
         self.started = time.monotonic()

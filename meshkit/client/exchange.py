@@ -32,7 +32,7 @@ class Exchange:
     """Carries out the calls to one service.
 
     Args:
-        target: picks the instances.
+        target: the service that is called.
         guards: what the service's clients share.
         stats: the client's counters.
     """
@@ -54,7 +54,7 @@ class Exchange:
         self._stats.calls += 1
         self._budget.deposit()
         try:
-            pick = self._target.try_pick(TRANSPORT)
+            pick = call.picker.try_pick(TRANSPORT)
             if pick is None:
                 pick = await self._first(call)
             return await self.attempts(call, send, pick)
@@ -68,7 +68,7 @@ class Exchange:
         """Wait for the first list."""
         try:
             async with asyncio.timeout(call.left):
-                return await self._target.pick(TRANSPORT)
+                return await call.picker.pick(TRANSPORT)
         except TimeoutError:
             reason = f"no list of instances within {call.timeout:g} s"
             raise CallTimeout(self._line(call, reason)) from None
@@ -286,7 +286,7 @@ class Exchange:
     def _another(self, call: Call) -> Pick | None:
         """Choose an instance that was not tried."""
         try:
-            return self._target.try_pick(TRANSPORT, call.tried)
+            return call.picker.try_pick(TRANSPORT, call.tried)
         except NoInstances:
             return None
 

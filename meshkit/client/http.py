@@ -30,6 +30,7 @@ from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
 from meshkit.client.stats import CallStats
 from meshkit.client.transport import HttpTransport, RawStream
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Route, Router
 from meshkit.discovery.target import Target
 from meshkit.errors import CallError, ConfigError
 
@@ -48,6 +49,9 @@ class Options(TypedDict, total=False):
             repeats the name. They are merged into the query that the URL has.
         headers: a mapping or pairs; they replace the client's headers of the same names.
         timeout: seconds for the whole call, retries included; the client's when None.
+        route: the instances that this call may go to, instead of the client's route.
+        key: what the call is about (a user, a cart): calls with one key go to one instance, if
+            the balancer is hash, and to one side of a split; instead of the client's ``sticky``.
         retry: when another instance is tried; the client's when None.
         hedge: when another instance is asked too; the client's when None.
         idempotent: whether the call may be made twice; by the method when None.
@@ -56,6 +60,8 @@ class Options(TypedDict, total=False):
     params: ParamTypes | None
     headers: HeaderTypes | None
     timeout: float | None
+    route: Route | None
+    key: str | None
     retry: RetryPolicy | None
     hedge: HedgePolicy | None
     idempotent: bool | None
@@ -95,6 +101,7 @@ class HttpClient:
         policy: how calls are made; its ``timeout`` does not count here.
         guards: what all clients of the service share; its own when None.
         headers: sent with every call.
+        router: aims the calls; all go to the target when None.
 
     Attributes:
         stats: counters since the client was made.
@@ -110,6 +117,7 @@ class HttpClient:
         policy: CallPolicy | None = None,
         guards: Guards | None = None,
         headers: HeaderTypes | None = None,
+        router: Router | None = None,
     ) -> None:
         policy = policy or CallPolicy()
         self.service = target.service
@@ -118,6 +126,7 @@ class HttpClient:
         self.stats = CallStats()
         self._transport = transport
         self._headers = check_headers(headers)
+        self._router = router or Router(target, route=policy.route, sticky=policy.sticky)
         self._plans = Plans(self.guards, policy.retry, policy.hedge)
         self._gate = Gate.of(self.guards, policy)
         self._exchange = Exchange(target, self.guards, self.stats)
@@ -243,6 +252,8 @@ class HttpClient:
         retry: RetryPolicy | None = None,
         hedge: HedgePolicy | None = None,
         idempotent: bool | None = None,
+        route: Route | None = None,
+        key: str | None = None,
     ) -> Call:
         method = method.upper()
         if not METHOD.fullmatch(method):
@@ -261,7 +272,15 @@ class HttpClient:
             self._plans.usual if retry is None and hedge is None else self._plans.of(retry, hedge)
         )
         return Call(
-            method, path, query, pairs, body, timeout=seconds, plan=plan, idempotent=idempotent
+            method,
+            path,
+            query,
+            pairs,
+            body,
+            timeout=seconds,
+            picker=self._router.aim(pairs, key, route),
+            plan=plan,
+            idempotent=idempotent,
         )
 
     def _checked_timeout(self, timeout: float) -> float:

@@ -74,6 +74,7 @@ class Attempts(Search):
         self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
+        self._picker = self._channel.router.aim(self._metadata)
         self._wait_for_ready = wait_for_ready
         self._credentials = credentials
         self._compression = compression
@@ -106,7 +107,7 @@ class Attempts(Search):
     def _advance(self) -> None:
         """Begin the next attempt; if that takes waiting, begin to wait."""
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, self._tried)
+            pick = self._picker.try_pick(TRANSPORT, self._tried)
         except NoInstances as error:
             self._nobody_left(error)
             return
@@ -179,7 +180,7 @@ class Attempts(Search):
         assert self._attempt is not None
         exclude = (*self._tried, *(asked or (self._attempt.pick.instance.id,)))
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, exclude)
+            pick = self._picker.try_pick(TRANSPORT, exclude)
         except NoInstances:
             return  # it may answer yet
         if pick is None:
