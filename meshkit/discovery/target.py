@@ -262,7 +262,6 @@ class Target:
                 return Pick(self, instance, instance.endpoints[transport], done)
         return None
 
-    def _elsewhere(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done] | None:
     def _elsewhere(
         self, transport: str, exclude: Collection[str], route: Route | None
     ) -> tuple[Instance, Done] | None:
