@@ -36,6 +36,7 @@ NAMES = (
     "watch_many",
     "registry_load",
     "call_grpc",
+    "second_loop",
     "failover",
     "pick",
 )

@@ -136,10 +136,13 @@ class Attempts(Search):
         try:
             link, call = self._method.bind(pick)
             # gRPC never waits for the instance to become ready: the next one may be.
+            metadata = link.metadata
+            if self._metadata or self._attempt is not None:
+                metadata = self._metadata_with(metadata, further=further)
             inner = call(
                 self._argument(),
                 timeout=left,
-                metadata=self._metadata_with(link.metadata, further=further),
+                metadata=metadata,
                 credentials=self._credentials,
                 compression=self._compression,
             )
@@ -163,8 +166,6 @@ class Attempts(Search):
     def _metadata_with(self, ours: grpc.aio.Metadata, *, further: bool) -> grpc.aio.Metadata:
         """Return an attempt's metadata: the caller's, the link's, and how many came before."""
         previous = self._sent + (max(1, len(self._racing)) if further else 0)
-        if not self._metadata and not previous:
-            return ours
         counted = ((PREVIOUS, str(previous)),) if previous else ()
         return grpc.aio.Metadata(*(self._metadata or ()), *ours, *counted)
 
@@ -227,8 +228,13 @@ class Attempts(Search):
 
     def _beaten(self, attempt: Attempt) -> Outcome:
         """Return what it says of an instance that another one was faster."""
-        time = self.plan.try_time()
-        return Outcome.CANCELLED if time is None or attempt.seconds < time else Outcome.TIMEOUT
+        limit, seconds = self.plan.try_time(), attempt.seconds
+        if limit is not None and seconds >= limit:
+            self._channel.stats.note(Outcome.TIMEOUT.value)
+            return Outcome.TIMEOUT
+        # It would have taken at least so long. Left out, hedges would breed hedges.
+        self.plan.guards.answered(seconds)
+        return Outcome.CANCELLED
 
     def _failed(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
         self._note(attempt, inner, verdict)
