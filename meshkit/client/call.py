@@ -7,11 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshkit import identity
+from meshkit.client.headers import merge_headers
 from meshkit.client.request import StreamedBody, is_replayable
 from meshkit.client.transport import Content, RawResponse, RawStream, Request
+from meshkit.context import CallContext
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import CallError
+from meshkit.propagation import DEADLINE, format_deadline, outgoing
 
 if TYPE_CHECKING:
     from meshkit.client.plan import Plan
@@ -32,6 +35,8 @@ class Call:
         headers: pairs to send.
         content: the body.
         timeout: seconds for the whole call.
+        deadline: when the server may give up, on the monotonic clock; None for never.
+        inherited: the timeout is what was left to the call being handled.
         plan: what may be done for it beyond one attempt.
         idempotent: processing it twice does the same as processing it once.
         started: when it was made, on the monotonic clock.
@@ -48,6 +53,8 @@ class Call:
     """
 
     # What most calls never change.
+    deadline: float | None = None
+    inherited = False
     attempts = 0
     sent = 0
     tried: tuple[str, ...] = ()
@@ -92,6 +99,21 @@ class Call:
         return max(self.timeout - self.elapsed, 0.001)
 
     @property
+    def limit(self) -> str:
+        """The timeout, and whose it is."""
+        if self.inherited:
+            return f"the {self.timeout:.3g} s that were left to the call being handled"
+        return f"{self.timeout:g} s"
+
+    def inherit(self, context: CallContext) -> None:
+        """Take on what the call being handled has brought along; own headers win."""
+        self.headers = merge_headers(outgoing(context), self.headers)
+        if (left := context.remaining) is not None:
+            self.deadline = context.deadline
+            if left < self.timeout:
+                self.timeout, self.inherited = left, True
+
+    @property
     def replayable(self) -> bool:
         """Whether the body can be sent from its beginning (still, or once more)."""
         return is_replayable(self.content)
@@ -112,6 +134,9 @@ class Call:
         if identity.proves_identity(pick.instance.metadata):
             # Only then: an engine may know an instance by an id that it does not have itself.
             headers = [*headers, (identity.TARGET, pick.instance.id)]
+        if self.deadline is not None:
+            left = format_deadline(self.deadline - time.monotonic())
+            headers = [*headers, (DEADLINE, left)]
         url = f"http://{pick.endpoint}{self.path}{self.query}"
         self.attempts += 1
         return Request(self.method, url, headers, self.content, self.left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack, overload
 
-from meshkit.client.policy import PolicyOptions
+from meshkit.client.policy import CallPolicy, PolicyOptions
 from meshkit.errors import ConfigError
 from meshkit.model import check_service_name
 
@@ -85,7 +85,8 @@ def http_client(service: str, **options: Unpack[PolicyOptions]) -> HttpDependenc
         service: the name it is registered under.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    return HttpDependency(_checked(service, "http_client"), options)
+    checked = _checked(service, "http_client", options)
+    return HttpDependency(checked, options)
 
 
 def grpc_client(
@@ -106,15 +107,19 @@ def grpc_client(
         interceptors: gRPC's own client interceptors, the outermost first.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    checked = _checked(service, "grpc_client")
+    checked = _checked(service, "grpc_client", options)
     return GrpcDependency(stub, checked, idempotent, interceptors, options)
 
 
-def _checked(service: str, where: str) -> str:
+def _checked(service: str, where: str, options: PolicyOptions) -> str:
+    """Return the name, or raise for what would fail on first use otherwise."""
     try:
-        return check_service_name(service)
-    except ValueError as error:
-        raise ConfigError(f"{where}({service!r}): {error}") from None
+        check_service_name(service)
+        CallPolicy(**options)
+    except (ValueError, TypeError, ConfigError) as error:
+        reason = str(error).replace("CallPolicy.__init__()", "it")
+        raise ConfigError(f"{where}({service!r}): {reason}") from None
+    return service
 
 
 def dependencies(cls: type) -> list[HttpDependency | GrpcDependency[Any]]:

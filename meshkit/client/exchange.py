@@ -54,6 +54,9 @@ class Exchange:
         self._stats.calls += 1
         self._budget.deposit()
         try:
+            if call.timeout <= 0:
+                reason = "not sent, as the deadline of the call being handled has passed"
+                raise CallTimeout(self._line(call, reason))
             pick = self._target.try_pick(TRANSPORT)
             if pick is None:
                 pick = await self._first(call)
@@ -70,7 +73,7 @@ class Exchange:
             async with asyncio.timeout(call.left):
                 return await self._target.pick(TRANSPORT)
         except TimeoutError:
-            reason = f"no list of instances within {call.timeout:g} s"
+            reason = f"no list of instances within {call.limit}"
             raise CallTimeout(self._line(call, reason)) from None
 
     async def attempts(self, call: Call, send: Send[Raw], pick: Pick) -> Answer[Raw]:
@@ -312,7 +315,7 @@ class Exchange:
             return call.kept
         last = call.failures[-1]
         if isinstance(last, CallTimeout):
-            reason = f"no answer within {call.timeout:g} s: {call.listed()}"
+            reason = f"no answer within {call.limit}: {call.listed()}"
         else:
             reason = "; ".join(filter(None, (call.listed(), why)))
         raise type(last)(self._line(call, reason)) from None

@@ -28,6 +28,7 @@ from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
 from meshkit.client.stats import CallStats
 from meshkit.client.transport import HttpTransport, RawStream
+from meshkit.context import OUTSIDE, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Target
 from meshkit.errors import CallError, ConfigError
@@ -158,6 +159,7 @@ class HttpClient:
             options: see :class:`Options` and :class:`BodyOptions`.
         """
         call = self._prepare(method, url, **options)
+        call.deadline = call.started + call.timeout
         if self._gate is not None:
             return await self._guarded(self._gate, call)
         answer = await self._exchange.run(call, self._transport.send)
@@ -193,7 +195,8 @@ class HttpClient:
         """Send a request and give the answer as it begins: ``async with users.stream(...) as r``.
 
         Here ``timeout`` is for the answer to begin, and then for each of its pieces, so that a
-        stream may last. What was not read is dropped at the end of the block.
+        stream may last: only the deadline of the call being handled is sent along. What was not
+        read is dropped at the end of the block.
         """
         call = self._prepare(method, url, **options)
         gate, failed = self._gate, None
@@ -258,9 +261,12 @@ class HttpClient:
         plan = (
             self._plans.usual if retry is None and hedge is None else self._plans.of(retry, hedge)
         )
-        return Call(
+        call = Call(
             method, path, query, pairs, body, timeout=seconds, plan=plan, idempotent=idempotent
         )
+        if (context := current()) is not OUTSIDE:
+            call.inherit(context)
+        return call
 
     def _checked_timeout(self, timeout: float) -> float:
         if not 0 < timeout < math.inf:
