@@ -35,9 +35,13 @@ class Exchange:
         target: picks the instances.
         guards: what the service's clients share.
         stats: the client's counters.
+
+    Attributes:
+        loop: the event loop of the calls.
     """
 
     def __init__(self, target: Target, guards: Guards, stats: CallStats) -> None:
+        self.loop = asyncio.get_running_loop()
         self._target = target
         self._guards = guards
         self._budget = guards.budget

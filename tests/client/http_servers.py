@@ -219,6 +219,7 @@ async def users(
         target = Target(Subscription(registry, "users", None), balancer=lambda: InOrder(outcomes))
         stack.push_async_callback(target.aclose)
         transport = transport or PyreqwestTransport()
+        retry = retry or RetryPolicy(attempts=attempts, try_timeout=None)
         stack.push_async_callback(transport.aclose)
         client = HttpClient(
             target,
