@@ -19,6 +19,7 @@ from meshkit.propagation import DEADLINE, format_deadline, outgoing
 if TYPE_CHECKING:
     from meshkit.client.plan import Plan
 
+LEAST = 0.001  # seconds: 0 could not bound an attempt
 SHOWN = 5  # failed attempts in a message
 CLOSING: set[asyncio.Future[None]] = set()  # a loop itself does not keep its tasks alive
 
@@ -95,8 +96,8 @@ class Call:
 
     @property
     def left(self) -> float:
-        """Seconds that the call may still take; never 0, so that it can bound an attempt."""
-        return max(self.timeout - self.elapsed, 0.001)
+        """Seconds that the call may still take; never 0."""
+        return max(self.timeout - self.elapsed, LEAST)
 
     @property
     def limit(self) -> str:
@@ -128,18 +129,18 @@ class Call:
             return None
         return self.plan.patience()
 
-    def request(self, pick: Pick) -> Request:
-        """Return the request of the next attempt."""
+    def request(self, pick: Pick, now: float) -> Request:
+        """Return the request of the next attempt, which begins now."""
         headers = self.headers
         if identity.proves_identity(pick.instance.metadata):
             # Only then: an engine may know an instance by an id that it does not have itself.
             headers = [*headers, (identity.TARGET, pick.instance.id)]
         if self.deadline is not None:
-            left = format_deadline(self.deadline - time.monotonic())
-            headers = [*headers, (DEADLINE, left)]
+            headers = [*headers, (DEADLINE, format_deadline(self.deadline - now))]
         url = f"http://{pick.endpoint}{self.path}{self.query}"
         self.attempts += 1
-        return Request(self.method, url, headers, self.content, self.left)
+        left = max(self.started + self.timeout - now, LEAST)
+        return Request(self.method, url, headers, self.content, left)
 
     def exclude(self, instance_id: str) -> None:
         """Do not ask this instance for now."""

@@ -44,6 +44,9 @@ class Race(Generic[Raw]):
         "over",
         "rest",
     )
+    _exchange: Exchange
+    _call: Call
+    _pick: Pick
     _send: Callable[[Request], Awaitable[Raw]]
 
     def __init__(

@@ -219,15 +219,14 @@ async def users(
         target = Target(Subscription(registry, "users", None), balancer=lambda: InOrder(outcomes))
         stack.push_async_callback(target.aclose)
         transport = transport or PyreqwestTransport()
-        retry = retry or RetryPolicy(attempts=attempts, try_timeout=None)
+        if retry is None:
+            retry = RetryPolicy(attempts=attempts, try_timeout=None)
         stack.push_async_callback(transport.aclose)
         client = HttpClient(
             target,
             transport,
             timeout=timeout,
-            policy=CallPolicy(
-                retry=retry or RetryPolicy(attempts=attempts, try_timeout=None), **policy
-            ),
+            policy=CallPolicy(retry=retry, **policy),
             headers=headers,
         )
         yield Users(client, outcomes)
