@@ -54,9 +54,7 @@ class Call:
     """
 
     # What most calls never change.
-    deadline: float | None = None
     inherited = False
-    attempts = 0
     sent = 0
     tried: tuple[str, ...] = ()
     out: tuple[str, ...] = ()
@@ -87,6 +85,8 @@ class Call:
         self.timeout = timeout
         self.plan = plan
         self.idempotent = idempotent
+        self.attempts = 0
+        self.deadline: float | None = None
         self.started = time.monotonic()
 
     @property

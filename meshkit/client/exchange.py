@@ -107,7 +107,8 @@ class Exchange:
                     self._guards.answered(monotonic() - began)
             finally:
                 if race is not None:
-                    race.end()
+                    if race.rest is not None:
+                        race.end()
                     call.plan.overdue.forget(race)
             if answer is not None:
                 if call.attempts > 1:
