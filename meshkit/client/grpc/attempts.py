@@ -15,11 +15,14 @@ import grpc.aio
 from meshkit import identity
 from meshkit.client.grpc.attempt import Attempt
 from meshkit.client.grpc.errors import Cancelled
+from meshkit.client.grpc.explained import LEFT_OVER
 from meshkit.client.grpc.search import TRANSPORT, Search
 from meshkit.client.grpc.verdict import Next, Verdict, finished
+from meshkit.context import OUTSIDE, CallContext, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
+from meshkit.propagation import outgoing
 
 if TYPE_CHECKING:
     from meshkit.client.grpc.method import Method
@@ -71,10 +74,12 @@ class Attempts(Search):
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._timeout = self._channel.timeout if timeout is None else timeout
-        self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
         self._picker = self._channel.router.aim(self._metadata)
+        if (context := current()) is not OUTSIDE:
+            self._inherit(context)
+        self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         self._wait_for_ready = wait_for_ready
         self._credentials = credentials
         self._compression = compression
@@ -84,6 +89,15 @@ class Attempts(Search):
         except Exception as error:
             self._end(error)
             raise
+
+    def _inherit(self, context: CallContext) -> None:
+        """Take on what the call being handled has brought along; the caller's own metadata wins."""
+        left = context.remaining
+        if left is not None and left < self._timeout:
+            self._timeout, self._lateness = left, LEFT_OVER
+        own = self._metadata or ()
+        names = {pair[0] for pair in own}
+        self._metadata = (*own, *(pair for pair in outgoing(context) if pair[0] not in names))
 
     def cancel(self) -> bool:
         """End the call. False when it has ended already."""
