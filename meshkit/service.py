@@ -11,8 +11,16 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, TypeVar, Unpack, overload
 
+from meshkit import identity
 from meshkit.config.declared import check_settings
-from meshkit.errors import CallError, CallTimeout, ConfigError, NoInstances
+from meshkit.errors import (
+    BreakerOpen,
+    BulkheadFull,
+    CallError,
+    CallTimeout,
+    ConfigError,
+    NoInstances,
+)
 from meshkit.model import check_metadata, check_service_name
 
 if TYPE_CHECKING:
@@ -251,18 +259,22 @@ class MeshService:
 async def answer_call_error(_request: Request, error: Exception) -> Response:
     """Answer for a handler that let the error of an outgoing call pass: 503, 504 or 502.
 
-    The detail names the service that was called, not its instances.
+    The detail names the service that was called, not its instances. The answer tells meshkit's
+    callers not to repeat it when the call has had its retries down here.
     """
     from fastapi.responses import JSONResponse  # noqa: PLC0415 - a gRPC-only service never needs it
 
     log.warning("answering for a failed call: %s", error)
     service = str(error).partition(":")[0]
-    if isinstance(error, NoInstances):
-        detail, headers = f"{service} is not available", {"retry-after": "1"}
+    headers = {}
+    if isinstance(error, CallError) and error.final:
+        headers[identity.NO_RETRY] = "1"
+    if isinstance(error, NoInstances | BulkheadFull | BreakerOpen):
+        detail, headers["retry-after"] = f"{service} is not available", "1"
         return JSONResponse({"detail": detail}, 503, headers)
     if isinstance(error, CallTimeout):
-        return JSONResponse({"detail": f"{service} did not answer in time"}, 504)
-    return JSONResponse({"detail": f"the call to {service} failed"}, 502)
+        return JSONResponse({"detail": f"{service} did not answer in time"}, 504, headers)
+    return JSONResponse({"detail": f"the call to {service} failed"}, 502, headers)
 
 
 def routes(cls: type[MeshService]) -> Iterator[tuple[str, Route]]:

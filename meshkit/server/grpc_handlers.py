@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
@@ -12,10 +13,13 @@ import grpc
 
 from meshkit import propagation
 from meshkit.context import CallContext, enter, use
+from meshkit.errors import CallError, CallTimeout, NoInstances
 
 Metadata = tuple[tuple[str, Any], ...]
 Behavior = Callable[[Any, Any], Any]  # gRPC's word for a handler
 END: Any = object()
+
+log = logging.getLogger("meshkit.service")
 
 
 class Names(Protocol):
@@ -76,6 +80,21 @@ class NamedContext:
         code = grpc.StatusCode.DEADLINE_EXCEEDED
         return self.abort(code, "the call's deadline had passed before it was handled")
 
+    def answer(self, error: CallError) -> Any:
+        """Answer for a handler that let the error of an outgoing call pass, as HTTP handlers do.
+
+        gRPC would say UNKNOWN, with a traceback in the log. To be awaited where ``abort`` is.
+        """
+        log.warning("answering for a failed call: %s", error)
+        service = str(error).partition(":")[0]
+        if isinstance(error, CallTimeout):
+            code, details = grpc.StatusCode.DEADLINE_EXCEEDED, f"{service} did not answer in time"
+        elif isinstance(error, NoInstances):
+            code, details = grpc.StatusCode.UNAVAILABLE, f"{service} is not available"
+        else:
+            code, details = grpc.StatusCode.UNAVAILABLE, f"the call to {service} failed"
+        return self.abort(code, details)
+
     def finish(self) -> None:
         """Send what we have to say now: since the call came in, we may have begun to drain.
 
@@ -118,8 +137,11 @@ def _async_generator(behavior: Behavior, receive: Receive) -> Behavior:
         if named.too_late:
             await named.refuse()
         enter(named.call)  # of the task that gRPC has made for this call
-        async for response in behavior(request, named):
-            yield response
+        try:
+            async for response in behavior(request, named):
+                yield response
+        except CallError as error:
+            await named.answer(error)
         named.finish()
 
     return async_generator
@@ -131,7 +153,10 @@ def _coroutine(behavior: Behavior, receive: Receive) -> Behavior:
         if named.too_late:
             await named.refuse()
         enter(named.call)
-        response = await behavior(request, named)
+        try:
+            response = await behavior(request, named)
+        except CallError as error:
+            await named.answer(error)
         named.finish()
         return response
 
@@ -146,8 +171,11 @@ def _generator(behavior: Behavior, receive: Receive) -> Behavior:
         own = contextvars.copy_context()  # each step may run in another thread
         own.run(enter, named.call)
         responses = behavior(request, named)
-        while (response := own.run(next, responses, END)) is not END:
-            yield response
+        try:
+            while (response := own.run(next, responses, END)) is not END:
+                yield response
+        except CallError as error:
+            named.answer(error)
         named.finish()
 
     return generator
@@ -158,8 +186,11 @@ def _function(behavior: Behavior, receive: Receive) -> Behavior:
         named = receive(context)
         if named.too_late:
             named.refuse()
-        with use(named.call):
-            response = behavior(request, named)
+        try:
+            with use(named.call):
+                response = behavior(request, named)
+        except CallError as error:
+            named.answer(error)
         named.finish()
         return response
 

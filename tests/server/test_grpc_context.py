@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from meshkit import context
+from meshkit import CallTimeout, ConnectionLost, NoInstances, context, identity
 from meshkit.propagation import DEADLINE, REQUEST
 from meshkit.server.grpc import GrpcServer
 from tests.protos import echo_pb2_grpc
@@ -60,12 +60,14 @@ class AsyncEcho(echo_pb2_grpc.EchoServicer):
     async def Say(self, request: EchoRequest, _context: Any) -> EchoReply:
         if request.text == "hang":
             await self._hang()
+        raised(request.text)
         if request.text == "spawn":
             self.left.append(context.remaining())
             self.tasks.append(asyncio.create_task(self._later()))
         return seen()
 
     async def Repeat(self, request: EchoRequest, _context: Any) -> AsyncIterator[EchoReply]:
+        raised(request.text)
         for _ in range(3):
             yield seen()
             await asyncio.sleep(0.01)
@@ -96,17 +98,25 @@ class AsyncEcho(echo_pb2_grpc.EchoServicer):
         self.left.append(context.remaining())
 
 
+def raised(text: str) -> None:
+    errors = {"late": CallTimeout, "nobody": NoInstances, "lost": ConnectionLost}
+    if text in errors:
+        raise errors[text](f"users: GET /x: 127.0.0.1 {text}")
+
+
 class SyncEcho(AsyncEcho):
     def Say(self, request: EchoRequest, _context: Any) -> EchoReply:  # type: ignore[override]
         if request.text == "hang":
             self.notes.append("began")
             self.release.wait(20)
             self.notes.append("ended")
+        raised(request.text)
         return seen()
 
     def Repeat(  # type: ignore[override]
-        self, _request: EchoRequest, _context: Any
+        self, request: EchoRequest, _context: Any
     ) -> Iterator[EchoReply]:
+        raised(request.text)
         for _ in range(3):
             yield seen()
 
@@ -256,6 +266,27 @@ async def test_a_call_that_waited_too_long_for_a_thread_never_reaches_its_handle
             await stub.Say(EchoRequest())
         await server.stop(grace=0)
     assert echo.notes == ["began", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "details"),
+    [
+        ("late", grpc.StatusCode.DEADLINE_EXCEEDED, "users did not answer in time"),
+        ("nobody", grpc.StatusCode.UNAVAILABLE, "users is not available"),
+        ("lost", grpc.StatusCode.UNAVAILABLE, "the call to users failed"),
+    ],
+)
+async def test_a_handler_that_lets_a_failed_call_pass_says_so(
+    stub: Any, text: str, code: grpc.StatusCode, details: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as unary:
+        await stub.Say(EchoRequest(text=text))
+    with pytest.raises(grpc.aio.AioRpcError) as streamed:
+        async for _ in stub.Repeat(EchoRequest(text=text)):
+            pass
+    for error in (unary.value, streamed.value):
+        assert (error.code(), error.details()) == (code, details)
+        assert error.trailing_metadata().get(identity.INSTANCE) == "echo-1"
 
 
 async def noted(echo: AsyncEcho, *notes: str) -> None:

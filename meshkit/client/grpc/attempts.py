@@ -76,6 +76,7 @@ class Attempts(Search):
         self._timeout = self._channel.timeout if timeout is None else timeout
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
+        self._picker = self._channel.router.aim(self._metadata)
         if (context := current()) is not OUTSIDE:
             self._inherit(context)
         self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
@@ -120,7 +121,7 @@ class Attempts(Search):
     def _advance(self) -> None:
         """Begin the next attempt; if that takes waiting, begin to wait."""
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, self._tried)
+            pick = self._picker.try_pick(TRANSPORT, self._tried)
         except NoInstances as error:
             self._nobody_left(error)
             return
@@ -201,7 +202,7 @@ class Attempts(Search):
         assert self._attempt is not None
         exclude = (*self._tried, *(asked or (self._attempt.pick.instance.id,)))
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, exclude)
+            pick = self._picker.try_pick(TRANSPORT, exclude)
         except NoInstances:
             return  # it may answer yet
         if pick is None:
