@@ -38,7 +38,7 @@ async def run(rounds: int) -> list[Result]:
             cases.append(Case(process, endpoint))
         ours, none, loud, quiet = await alternate(rounds, *cases, warm_up=2)
     return [
-        compare("access_log", ours, none, limit=1.2, unit="us"),
+        compare("access_log", ours, none, limit=1.3, unit="us"),
         compare("access_log_uvicorn", loud, quiet, limit=None, unit="us"),
     ]
 

@@ -29,4 +29,4 @@ async def run(rounds: int) -> list[Result]:
             await first_answer(process, functools.partial(Endpoint, "127.0.0.1", endpoint.port))
             cases.append(Case(process, endpoint))
         on, off = await alternate(rounds, *cases, warm_up=2)
-    return [compare("limits", on, off, limit=1.06, unit="us")]
+    return [compare("limits", on, off, limit=1.08, unit="us")]
