@@ -40,6 +40,8 @@ NAMES = (
     "second_loop",
     "failover",
     "pick",
+    "access_log",
+    "limits",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meshkit.cli.discover import find_service
-from meshkit.cli.logs import configure
+from meshkit.cli.logs import configure, configure_access_log
 from meshkit.cli.serve import serve
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -46,7 +46,7 @@ def run(
         Path | None, typer.Option(envvar="MESHKIT_ENV_FILE", help="File of variables [.env].")
     ] = None,
     access_log: Annotated[
-        bool | None, typer.Option("--access-log", help="Log every HTTP request.")
+        bool | None, typer.Option("--access-log", help="Log every request, HTTP and gRPC.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
@@ -80,6 +80,8 @@ def run(
         registration=False if no_register else None,
     )
     configure(settings.log_level, settings.log_format)
+    if settings.access_log:
+        configure_access_log(settings.log_format)
     if settings.reload:
         from meshkit.cli.reload import run_reloading
 

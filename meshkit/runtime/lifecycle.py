@@ -24,7 +24,7 @@ from meshkit.runtime.signals import StopSignals
 from meshkit.server.asgi import LIVE, READY, MeshApp
 from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
-from meshkit.server.layers import http_layers
+from meshkit.server.layers import http_layers, new_limiter
 from meshkit.service import MeshService, health_checks, serves_http, servicers
 from meshkit.settings import MeshSettings, load_settings
 
@@ -171,13 +171,19 @@ class Runtime:
             layered = http_layers(service.app, settings, self._instance_id)
             app = MeshApp(layered, self.health, self.describe, baggage=settings.baggage)
             sock = bind(settings.host, settings.port)
-            self._http = HttpServer(app, sock, service.app.routes)
+            self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
             warn_of_shadows(service.app.routes)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
 
             make = functools.partial(
-                GrpcServer, settings.host, settings.grpc_port, baggage=settings.baggage
+                GrpcServer,
+                settings.host,
+                settings.grpc_port,
+                baggage=settings.baggage,
+                limiter=new_limiter(settings),
+                max_message=settings.max_body,
+                access_log=settings.access_log,
             )
             if settings.grpc_thread:
                 from meshkit.server.grpc_thread import GrpcThread  # noqa: PLC0415 - few have one

@@ -15,7 +15,10 @@ from meshkit import identity
 from meshkit.errors import BindError
 from meshkit.model import Endpoint
 from meshkit.server.bind import bind, bind_message
+from meshkit.server.grpc_access_log import GrpcAccessLog
 from meshkit.server.grpc_identity import IdentityInterceptor
+from meshkit.server.shedding import Limiter
+from meshkit.server.shedding.grpc import SheddingInterceptor
 
 Add = Callable[[Any, Any], None]
 
@@ -33,11 +36,35 @@ log = logging.getLogger("meshkit.server")
 
 
 class GrpcServer:
-    """A bound gRPC server in steps: start, identify, drain, stop."""
+    """A bound gRPC server in steps: start, identify, drain, stop.
 
-    def __init__(self, host: str, port: int, *, baggage: Collection[str] = ()) -> None:
+    Args:
+        host: to listen on.
+        port: 0 for any free one.
+        baggage: keys of baggage that travel on.
+        limiter: how many calls at once are let in; None for all.
+        max_message: bytes of a request message; 0 for any size.
+        access_log: whether each call is logged.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        baggage: Collection[str] = (),
+        limiter: Limiter | None = None,
+        max_message: int = 0,
+        access_log: bool = False,
+    ) -> None:
         self._identity = IdentityInterceptor(baggage)
-        self._server = grpc.aio.server(interceptors=[self._identity], options=OPTIONS)
+        interceptors: list[grpc.aio.ServerInterceptor] = [self._identity]
+        if access_log:
+            interceptors.append(GrpcAccessLog())
+        if limiter is not None:
+            interceptors.append(SheddingInterceptor(limiter, lambda: self._identity.instance_id))
+        options = (*OPTIONS, ("grpc.max_receive_message_length", max_message or -1))
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._health = grpc_health.aio.HealthServicer()
         self._names: list[str] = []
         self.port = self._bind(host, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import logging
@@ -15,7 +16,8 @@ from uvicorn.lifespan.on import LifespanOn
 
 from meshkit import identity
 from meshkit.errors import MissingExtraError, StartError
-from meshkit.server.asgi import MeshApp
+from meshkit.server.access_log import HttpAccessLog
+from meshkit.server.asgi import LIVE, READY, MeshApp
 from meshkit.server.backlog import Backlog
 from meshkit.server.http_protocol import BoundedProtocol
 
@@ -27,6 +29,14 @@ LEAST_GRACE = 0.05
 log = logging.getLogger("meshkit.server")
 # Its messages repeat what StartError says, with a traceback; they are for --debug.
 lifespan_log = logging.getLogger("meshkit.server.lifespan")
+
+
+def not_cancelled(record: logging.LogRecord) -> bool:
+    """Keep uvicorn from showing a traceback of a request that we have cancelled at the limit.
+
+    It says itself how many there were.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class DeferredLifespan(LifespanOn):
@@ -77,9 +87,11 @@ class HttpServer(uvicorn.Server):
         app: MeshApp,
         sock: socket.socket,
         routes: Iterable[object],
+        *,
+        access_log: bool = False,
     ) -> None:
         config = uvicorn.Config(
-            cast("Any", app),
+            cast("Any", HttpAccessLog(app, quiet=(LIVE, READY)) if access_log else app),
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
@@ -97,6 +109,7 @@ class HttpServer(uvicorn.Server):
     async def start(self) -> None:
         """Accept connections. Health is answered, everything else is 503 until the doors open."""
         self.config.load()
+        logging.getLogger("uvicorn.error").addFilter(not_cancelled)
         self.lifespan: DeferredLifespan = DeferredLifespan(self.config, self._app)
         self.server_state.default_headers = self._app.headers.pairs
         await self.startup(sockets=[self._socket])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 import time
 from typing import Any
 
@@ -17,25 +14,17 @@ from meshkit.server.shedding.http import ARRIVED
 MAX_HEAD = 65536  # bytes of request line and headers, as uvicorn has it with its other parser
 
 
-# Of Linux's struct tcp_info: milliseconds since data last came.
-TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
-last_data = struct.Struct("52xI")
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """HttpToolsProtocol that hangs up on an endless head and notes when a request came.
 
     httptools collects headers for as long as they come.
     """
 
-    # Bytes of an unfinished head after the read in which it began, and 1; 0 when it began in this
-    # read; -1 when none is under way.
-    _head = -1
-    _first = True
-
     def __init__(self, *, backlog: Backlog, **state: Any) -> None:
         super().__init__(**state)
         self._backlog = backlog
+        self._head = 0  # bytes of an unfinished head after the read in which it began
+        self._head_of: object = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -51,29 +40,19 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.Protocol. The handlers of what was read run later, in tasks."""
         super().data_received(data)
-        if self._head > 0:
+        scope: Any = self.scope
+        if scope is None or ARRIVED in scope:
+            return  # nothing has begun, or this was a part of a body
+        if "path" in scope:
+            scope[ARRIVED] = time.perf_counter()
+        elif scope is self._head_of:
             self._head += len(data)
             if self._head > MAX_HEAD and not self.transport.is_closing():
                 self._refuse()
-        elif self._head == 0:
-            self._head = 1
-
-    def on_message_begin(self) -> None:
-        """See httptools."""
-        self._head = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._head = -1
-        super().on_headers_complete()
-        waited = 0.0
-        if self._first:
-            self._first = False
-            waited = _in_kernel(self.transport)
-        self.scope[ARRIVED] = time.perf_counter() - waited  # type: ignore[literal-required]
+        else:
+            self._head, self._head_of = 0, scope
 
     def _refuse(self) -> None:
         self.logger.warning("a request's head is larger than %d bytes; refused with 431", MAX_HEAD)
@@ -84,20 +63,3 @@ class BoundedProtocol(HttpToolsProtocol):
             b"content-length: %d\r\n\r\n%s" % (len(body), body)
         )
         self.transport.close()
-
-
-def _in_kernel(transport: asyncio.Transport) -> float:
-    """Return how many seconds ago the newest data of a connection came.
-
-    uvloop accepts one connection in each turn of the loop, so that with a busy loop the first
-    request of a connection may have waited long before anybody here sees it.
-    """
-    sock: Any = transport.get_extra_info("socket")
-    if TCP_INFO is None or sock is None:
-        return 0.0
-    with contextlib.suppress(OSError):
-        info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, last_data.size)
-        if len(info) == last_data.size:
-            (milliseconds,) = last_data.unpack(info)
-            return float(milliseconds) / 1000
-    return 0.0

@@ -12,7 +12,7 @@ import pytest
 
 from meshkit import context
 from meshkit.errors import CallTimeout
-from meshkit.propagation import NAMES, REQUEST
+from meshkit.propagation import DEADLINE, NAMES, REQUEST
 from tests.client.grpc_servers import Callers, Running, calling, serving
 from tests.protos.echo_pb2 import EchoRequest
 
@@ -32,7 +32,7 @@ async def ours(server: Running) -> AsyncIterator[Callers]:
 
 
 def carried(metadata: list[tuple[str, str | bytes]]) -> dict[str, str | bytes]:
-    pairs = [pair for pair in metadata if pair[0] in NAMES]
+    pairs = [pair for pair in metadata if pair[0] in NAMES - {DEADLINE}]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
 
@@ -62,6 +62,7 @@ async def test_calls_of_each_kind_take_the_context_along(server: Running, ours: 
     expected = {REQUEST: "job-7", "traceparent": TRACEPARENT, "baggage": "tenant=acme"}
     assert [carried(each) for each in server.echo.metadata] == [expected] * 4
     assert all(("x-own", "1") in each for each in server.echo.metadata)
+    assert all(5000 < int(str(dict(each)[DEADLINE])) <= 10_000 for each in server.echo.metadata)
 
 
 async def test_metadata_of_the_caller_wins(server: Running, ours: Callers) -> None:

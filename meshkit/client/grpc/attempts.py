@@ -22,7 +22,7 @@ from meshkit.context import OUTSIDE, CallContext, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
-from meshkit.propagation import outgoing
+from meshkit.propagation import DEADLINE, format_deadline, outgoing
 
 if TYPE_CHECKING:
     from meshkit.client.grpc.method import Method
@@ -152,7 +152,7 @@ class Attempts(Search):
             # gRPC never waits for the instance to become ready: the next one may be.
             metadata = link.metadata
             if self._metadata or self._attempt is not None:
-                metadata = self._metadata_with(metadata, further=further)
+                metadata = self._metadata_with(metadata, left, further=further)
             inner = call(
                 self._argument(),
                 timeout=left,
@@ -177,11 +177,18 @@ class Attempts(Search):
             self.plan.overdue.add(attempt, attempt.began + patience)
         inner.add_done_callback(attempt.ended)
 
-    def _metadata_with(self, ours: grpc.aio.Metadata, *, further: bool) -> grpc.aio.Metadata:
-        """Return an attempt's metadata: the caller's, the link's, and how many came before."""
+    def _metadata_with(
+        self, ours: grpc.aio.Metadata, left: float | None, *, further: bool
+    ) -> grpc.aio.Metadata:
+        """Return an attempt's metadata: the caller's, the link's, and how many came before.
+
+        And the time left: gRPC tells it itself, but not to a server that wants to know how long
+        a call has waited in it.
+        """
         previous = self._sent + (max(1, len(self._racing)) if further else 0)
         counted = ((PREVIOUS, str(previous)),) if previous else ()
-        return grpc.aio.Metadata(*(self._metadata or ()), *ours, *counted)
+        timed = ((DEADLINE, format_deadline(left)),) if left is not None else ()
+        return grpc.aio.Metadata(*(self._metadata or ()), *ours, *counted, *timed)
 
     def _argument(self) -> Any:
         return self._request

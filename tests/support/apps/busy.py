@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi.responses import StreamingResponse
-
-from meshkit import MeshService, get
+from meshkit import MeshService, get, post
 from tests.protos import echo_pb2_grpc
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
@@ -17,7 +15,7 @@ WORK = 0.01  # seconds
 
 
 def compute(seconds: float = WORK) -> None:
-    """Take the event loop's time; in CPU time, so that a busy machine does not change it much."""
+    """Take the event loop's time."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
@@ -27,32 +25,43 @@ class Busy(MeshService, echo_pb2_grpc.EchoServicer):
     name = "busy"
 
     async def on_start(self) -> None:
-        self.pool = asyncio.Semaphore(4)
+        self.pool = asyncio.Semaphore(1)
+        self.handled = 0
 
     @get("/compute")
     async def computed(self) -> str:
         compute()
+        self.handled += 1
         return "done"
 
     @get("/pool")
     async def pooled(self) -> str:
         async with self.pool:
             await asyncio.sleep(WORK)
+        self.handled += 1
         return "done"
 
-    @get("/stream")
-    async def stream(self) -> StreamingResponse:
-        async def chunks() -> AsyncIterator[bytes]:
-            for _ in range(600):
-                yield b"tick\n"
-                await asyncio.sleep(0.1)
+    @get("/handled")
+    async def count(self) -> int:
+        return self.handled
 
-        return StreamingResponse(chunks())
+    @post("/who")
+    async def who(self) -> int:
+        return os.getpid()
+
+    @get("/hold")
+    async def hold(self) -> None:
+        await asyncio.sleep(3600)
 
     async def Say(self, request: EchoRequest, context: Any) -> EchoReply:  # noqa: N802
+        if request.text == "who":
+            return EchoReply(instance=str(os.getpid()))
+        if request.text == "hold":
+            await asyncio.sleep(3600)
         if request.text == "compute":
             compute()
         else:
             async with self.pool:
                 await asyncio.sleep(WORK)
+        self.handled += 1
         return EchoReply(text=request.text)

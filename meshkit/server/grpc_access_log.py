@@ -1,0 +1,181 @@
+"""One line for each gRPC call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from meshkit.server.access_log import AccessLog, entry
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its type stubs only
+Behavior = Callable[[Any, Any], Any]
+KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+QUIET = ("/grpc.health.",)
+
+
+class GrpcAccessLog(grpc.aio.ServerInterceptor):
+    """Writes a line for each call when its handler ends, however it ends.
+
+    It stands behind the interceptor that gives each call its context.
+    """
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, tuple[object, Handler]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """See grpc.aio.ServerInterceptor."""
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or method.startswith(QUIET):
+            return handler
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = (handler, logged(method, handler))
+        return known[1]
+
+
+class Line:
+    """One call, as far as its line has to know it."""
+
+    __slots__ = ("_began", "_context", "_deadline", "_path", "_peer", "_serialize", "sent")
+
+    def __init__(self, path: str, serialize: Any, context: Any) -> None:
+        self._path = path
+        self._serialize = serialize
+        self._context = context
+        self._began = time.perf_counter()
+        self._deadline = context.call.deadline
+        self._peer = unquote(context.peer())  # not known any more once a call is cancelled
+        self.sent = 0
+
+    def serialize(self, message: Any) -> Any:
+        """Return a message's bytes, counted; gRPC takes them as they are."""
+        if message is None or self._serialize is None:
+            return message
+        content = self._serialize(message)
+        self.sent += len(content)
+        return content
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        context = self._context
+        found = entry(
+            method="GRPC",
+            path=self._path,
+            status=self._status(error),
+            began=self._began,
+            sent=self.sent,
+            call=context.call,
+            deadline=self._deadline,
+            peer=self._peer,
+            agent=context.call.header("user-agent") or "",
+        )
+        AccessLog.write(found)
+
+    def _status(self, error: BaseException | None) -> str:
+        code = self._context.code()
+        if code:
+            return str(getattr(code, "name", code))
+        if error is None:
+            return "OK"
+        if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+            return "UNKNOWN"
+        late = self._deadline is not None and self._deadline <= time.monotonic()
+        return "DEADLINE_EXCEEDED" if late else "CANCELLED"
+
+
+class ThreadContext:
+    """The context of a handler that is not async; gRPC's own does not tell the status."""
+
+    __slots__ = ("_code", "_context")
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._code: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def code(self) -> Any:
+        """Return the status that the handler has set, None before."""
+        return self._code
+
+    def set_code(self, code: Any) -> None:
+        """See grpc.ServicerContext."""
+        self._code = code
+        self._context.set_code(code)
+
+    def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> Any:
+        """See grpc.ServicerContext."""
+        self._code = code
+        return self._context.abort(code, details, trailing_metadata)
+
+
+def logged(path: str, handler: Handler) -> Handler:
+    """Return a handler of the same kind that writes lines."""
+    for kind in KINDS:
+        behavior = getattr(handler, kind)
+        if behavior is not None:
+            serializer = handler.response_serializer
+            if kind.endswith("_stream") and not _yields(behavior):
+                # It writes to the context, which has to serialize: those bytes are not counted.
+                wrapped = _wrap(path, behavior, None)
+            else:
+                wrapped, serializer = _wrap(path, behavior, serializer or bytes), None
+            make = getattr(grpc, f"{kind}_rpc_method_handler")
+            made: Handler = make(wrapped, handler.request_deserializer, serializer)
+            return made
+    return handler
+
+
+def _yields(behavior: Behavior) -> bool:
+    return inspect.isasyncgenfunction(behavior) or inspect.isgeneratorfunction(behavior)
+
+
+def _wrap(path: str, behavior: Behavior, serializer: Any) -> Behavior:
+    """Wrap a handler of any of the four forms, async or not, without changing its form."""
+    if inspect.isasyncgenfunction(behavior):
+
+        async def async_generator(request: Any, context: Any) -> AsyncIterator[Any]:
+            with Line(path, serializer, context) as line:
+                async for response in behavior(request, context):
+                    yield line.serialize(response)
+
+        return async_generator
+    if inspect.iscoroutinefunction(behavior):
+
+        async def coroutine(request: Any, context: Any) -> Any:
+            with Line(path, serializer, context) as line:
+                return line.serialize(await behavior(request, context))
+
+        return coroutine
+    if inspect.isgeneratorfunction(behavior):
+
+        def generator(request: Any, context: Any) -> Iterator[Any]:
+            context = ThreadContext(context)
+            with Line(path, serializer, context) as line:
+                for response in behavior(request, context):
+                    yield line.serialize(response)
+
+        return generator
+
+    def function(request: Any, context: Any) -> Any:
+        context = ThreadContext(context)
+        with Line(path, serializer, context) as line:
+            return line.serialize(behavior(request, context))
+
+    return function
