@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack, overload
 
-from meshkit.client.policy import PolicyOptions
+from meshkit.client.policy import CallPolicy, PolicyOptions
 from meshkit.discovery.routing import parse_name
 from meshkit.errors import ConfigError
 from meshkit.model import check_service_name
@@ -86,7 +86,8 @@ def http_client(service: str, **options: Unpack[PolicyOptions]) -> HttpDependenc
         service: the name it is registered under; ``"users@v2"``: those with this tag.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    return HttpDependency(_checked(service, "http_client"), options)
+    checked = _checked(service, "http_client", options)
+    return HttpDependency(checked, options)
 
 
 def grpc_client(
@@ -107,15 +108,18 @@ def grpc_client(
         interceptors: gRPC's own client interceptors, the outermost first.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    checked = _checked(service, "grpc_client")
+    checked = _checked(service, "grpc_client", options)
     return GrpcDependency(stub, checked, idempotent, interceptors, options)
 
 
-def _checked(service: str, where: str) -> str:
+def _checked(service: str, where: str, options: PolicyOptions) -> str:
+    """Return the name, or raise for what would fail on first use otherwise."""
     try:
         check_service_name(parse_name(service)[0])
-    except (ConfigError, ValueError) as error:
-        raise ConfigError(f"{where}({service!r}): {error}") from None
+        CallPolicy(**options)
+    except (ValueError, TypeError, ConfigError) as error:
+        reason = str(error).replace("CallPolicy.__init__()", "it")
+        raise ConfigError(f"{where}({service!r}): {reason}") from None
     return service
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
+from meshkit.context import OUTSIDE, use
 from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
 from meshkit.discovery.cache import SnapshotCache
@@ -222,8 +223,10 @@ class Mesh:
         key = (service, factory, slow_start, subset, ejection)
         if (target := self._targets.get(key)) is None:
             ejections = Ejections(ejection, service=service)
+            with use(OUTSIDE):  # following goes on after the call that has asked for it first
+                followed = self._follow(_checked(service), ejections)
             target = self._targets[key] = Target(
-                self._follow(_checked(service), ejections),
+                followed,
                 balancer=factory,
                 slow_start=slow_start,
                 subset=subset,

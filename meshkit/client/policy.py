@@ -17,6 +17,12 @@ from meshkit.discovery.routing.values import Sticky
 from meshkit.errors import ConfigError
 
 SLOW_START_MOST = 3600.0
+KINDS = {
+    "retry": RetryPolicy,
+    "hedge": HedgePolicy,
+    "breaker": BreakerPolicy,
+    "bulkhead": BulkheadPolicy,
+}
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -70,6 +76,12 @@ class CallPolicy:
     sticky: str | None = None
 
     def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigError(f"timeout must be more than 0 s, not {self.timeout:g}")
+        for name, kind in KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (value is not None or name == "retry"):
+                raise ConfigError(f"{name}= must be a {kind.__name__}, not {value!r}")
         if self.balancer is not None:
             balancer_factory(self.balancer)
         if not 0 <= self.slow_start <= SLOW_START_MOST:

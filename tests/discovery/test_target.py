@@ -88,7 +88,7 @@ class First:
     spare = select
 
     def explain(self, instances: Sequence[Instance]) -> str:
-        return f"none of {len(instances)} is the first"
+        raise AssertionError("there is somebody")
 
 
 def end(target: Target, wanted: int, outcome: Outcome, transport: str = "http") -> None:
