@@ -257,7 +257,10 @@ class Target:
                 continue
             if self._ejections.to_probe(instance_id) and self._prober.begin(instance):
                 continue
-            if transport in instance.endpoints and (route is None or route.select((instance,))):
+            # Of all who are up: a soft route selects anybody who is asked about alone.
+            if transport in instance.endpoints and (
+                route is None or instance in route.select(list(up.values()))
+            ):
                 done = self._ejections.trial(instance_id)
                 return Pick(self, instance, instance.endpoints[transport], done)
         return None
