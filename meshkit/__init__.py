@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from meshkit.config.live import LiveConfig
     from meshkit.context import CallContext, deadline_in, remaining
     from meshkit.discovery.balancing import Balancer, Candidate, Outcome
+    from meshkit.discovery.ejection import EjectionPolicy
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -75,6 +76,7 @@ __all__ = [
     "ConfigError",
     "ConnectError",
     "ConnectionLost",
+    "EjectionPolicy",
     "Endpoint",
     "HTTPStatusError",
     "HedgePolicy",
@@ -130,6 +132,7 @@ _HOME = {
     "meshkit.config.live": "LiveConfig",
     "meshkit.context": "CallContext deadline_in remaining",
     "meshkit.discovery.balancing": "Balancer Candidate Outcome",
+    "meshkit.discovery.ejection": "EjectionPolicy",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get health_check patch post put websocket",

@@ -16,6 +16,7 @@ from meshkit.client.headers import HeaderTypes, check_headers, merge_headers
 from meshkit.client.hedge import HedgePolicy
 from meshkit.client.plan import Plans
 from meshkit.client.policy import CallPolicy
+from meshkit.client.probe import http_probe
 from meshkit.client.request import (
     METHOD,
     ContentTypes,
@@ -120,6 +121,7 @@ class HttpClient:
         self._plans = Plans(self.guards, policy.retry, policy.hedge)
         self._gate = Gate.of(self.guards, policy)
         self._exchange = Exchange(target, self.guards, self.stats)
+        target.probe_with("http", http_probe(transport))
 
     async def get(self, url: str, **options: Unpack[Options]) -> Response:
         """Send a GET request."""

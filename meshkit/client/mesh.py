@@ -15,8 +15,8 @@ from meshkit.client.policy import CallPolicy, PolicyOptions
 from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
 from meshkit.discovery.cache import SnapshotCache
+from meshkit.discovery.ejection import EjectionPolicy, Ejections
 from meshkit.discovery.followed import Followed
-from meshkit.discovery.outlier import Ejections
 from meshkit.discovery.places import Places
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Stub = TypeVar("Stub")
 
 CALL_TIMEOUT = 10.0
+
+TargetKey = tuple[str, BalancerFactory, float, int | None, EjectionPolicy]
 
 
 class Mesh:
@@ -53,6 +55,7 @@ class Mesh:
         timeout: seconds for a whole call, retries included, where a client sets none.
         balancer: how an instance is chosen for a call, where a client does not say: a name, as in
             :class:`~meshkit.client.policy.PolicyOptions`, or what makes one; likewise.
+        ejection: when instances are set aside for failing or lagging, where a client does not say.
         zone: the own zone, whose instances are called first; the setting when ``registry`` is None.
         failover: other datacenters to call, in order, when the own one does not suffice; likewise.
         failover_share: of a place's instances that have to be up for it to suffice; likewise.
@@ -68,6 +71,7 @@ class Mesh:
         *,
         timeout: float = CALL_TIMEOUT,
         balancer: str | BalancerFactory | None = None,
+        ejection: EjectionPolicy | None = None,
         zone: str | None = None,
         failover: Sequence[str] | None = None,
         failover_share: float | None = None,
@@ -87,7 +91,8 @@ class Mesh:
         if failover_share is not None and not 0 < failover_share <= 1:
             raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
         self._balancer = balancer_factory(DEFAULT if balancer is None else balancer)
-        self._targets: dict[tuple[str, BalancerFactory, float, int | None], Target] = {}
+        self._ejection = ejection or EjectionPolicy()
+        self._targets: dict[TargetKey, Target] = {}
         self._guards: dict[str, Guards] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
@@ -192,11 +197,12 @@ class Mesh:
         balancer: str | BalancerFactory | None = None,
         slow_start: float = SLOW_START,
         subset: int | None = None,
+        ejection: EjectionPolicy | None = None,
     ) -> Target:
         """Return what picks instances of ``service``; it follows the registry from now on.
 
-        Clients that differ in how they balance have targets of their own. For the options see
-        :class:`~meshkit.client.policy.PolicyOptions`.
+        Clients that differ in how they balance or eject have targets of their own. For the options
+        see :class:`~meshkit.client.policy.PolicyOptions`.
         """
         if self._closed:
             raise ConfigError(f"the mesh is closed: {service} can't be called any more")
@@ -205,9 +211,10 @@ class Mesh:
                 f"the client of {service} needs a running event loop: make it in async code"
             )
         factory = self._balancer if balancer is None else balancer_factory(balancer)
-        key = (service, factory, slow_start, subset)
+        ejection = self._ejection if ejection is None else ejection
+        key = (service, factory, slow_start, subset, ejection)
         if (target := self._targets.get(key)) is None:
-            ejections = Ejections()
+            ejections = Ejections(ejection, service=service)
             target = self._targets[key] = Target(
                 self._follow(_checked(service), ejections),
                 balancer=factory,
@@ -224,6 +231,7 @@ class Mesh:
             balancer=policy.balancer,
             slow_start=policy.slow_start,
             subset=policy.subset,
+            ejection=policy.ejection,
         )
 
     def guards(self, service: str) -> Guards:

@@ -11,6 +11,7 @@ from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.balancing import BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
+from meshkit.discovery.ejection import EjectionPolicy
 from meshkit.errors import ConfigError
 
 SLOW_START_MOST = 3600.0
@@ -27,6 +28,7 @@ class PolicyOptions(TypedDict, total=False):
         slow_start: seconds until a new instance has its full share of the calls; 0 for at once.
         subset: instances that this client uses at most, 0 for all; None for 50 of lists of more
             than 100.
+        ejection: when instances are set aside for failing or lagging; the mesh's if None.
         hedge: when an idempotent call is also sent to a second instance, to cut the slowest
             answers; never if None.
         breaker: when calls fail at once because too many have failed; never if None.
@@ -38,6 +40,7 @@ class PolicyOptions(TypedDict, total=False):
     balancer: str | BalancerFactory | None
     slow_start: float
     subset: int | None
+    ejection: EjectionPolicy | None
     hedge: HedgePolicy | None
     breaker: BreakerPolicy | None
     bulkhead: BulkheadPolicy | None
@@ -55,6 +58,7 @@ class CallPolicy:
     hedge: HedgePolicy | None = None
     breaker: BreakerPolicy | None = None
     bulkhead: BulkheadPolicy | None = None
+    ejection: EjectionPolicy | None = None
 
     def __post_init__(self) -> None:
         if self.balancer is not None:

@@ -14,16 +14,14 @@ from meshkit.discovery.balancing.base import forget
 from meshkit.discovery.balancing.p2c import PowerOfTwo
 from meshkit.discovery.balancing.slow_start import SLOW_START, SlowStart
 from meshkit.discovery.balancing.subset import Subset
+from meshkit.discovery.ejection import Ejections, Probe, Prober
 from meshkit.discovery.followed import Followed
-from meshkit.discovery.outlier import Ejections
 from meshkit.errors import NoInstances
 from meshkit.model import Endpoint, Instance, Snapshot
 
 FIRST_LIST_WAIT = 5.0
 FAR_AFTER = 2  # attempts of one call, of the three that may have reached a server
-OK = Outcome.OK  # looking up members of an enum is slow before Python 3.12
 NEVER = math.inf
-DRAIN_PAUSE = 30.0  # a leaving instance is off the list long before
 
 
 class Route(Protocol):
@@ -64,11 +62,13 @@ class Target:
     """Picks instances of one service, for each transport from those that serve it.
 
     An instance that refused a connection, or was answered for by somebody else, is set aside at
-    once, whatever the registry says; when all are set aside, all are used (panic mode).
+    once, whatever the registry says, and one that fails or lags by its
+    :class:`~meshkit.EjectionPolicy`; when all are set aside, all are used.
 
     What a balancer chooses from is made when the list changes, in this order: those that are up
-    and serve the transport, that the route selects, that are not set aside, of which this client
-    takes its subset; their weights are their own, less while they are new (slow start).
+    and serve the transport, that the route selects, that have a share by their place, that are
+    not set aside, of which this client takes its subset; their weights are their own, times that
+    share, less while they are new (slow start).
 
     Args:
         subscription: the service's list.
@@ -95,11 +95,14 @@ class Target:
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
         self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
-        self._ejections = Ejections() if ejections is None else ejections
+        self._ejections = Ejections(service=self.service) if ejections is None else ejections
+        self._ejections.on_change(self._refresh)
+        self._prober = Prober(self._ejections)
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
         if subscription.snapshot is not None:
+            self._ejections.keep(subscription.snapshot.instances)
             self._slow_start.see(subscription.snapshot.instances)
         self._stop = subscription.on_change(self._changed)
 
@@ -124,8 +127,10 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        if self._ejections.next_return != NEVER and self._ejections.due():
-            self._refresh()
+        if self._ejections.next_return != NEVER and not exclude and self._ejections.due():
+            trial = self._trial(transport, route)
+            if trial is not None:
+                return trial
         if route is None:
             balancer = self._default.get(transport)
         else:
@@ -163,24 +168,25 @@ class Target:
         assert found is not None
         return found
 
-    def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
+    def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:
         """Learn how a call ended; :meth:`Pick.done` calls it."""
-        if outcome is OK:
-            if self._ejections and self._ejections.forgive(instance.id):
-                self._refresh()
-        elif outcome in (Outcome.REFUSED, Outcome.WRONG):
-            self._ejections.eject(instance.id)
-            self._refresh()
-        elif outcome is Outcome.DRAINING:
-            self._ejections.eject(instance.id, seconds=DRAIN_PAUSE)
-            self._refresh()
+        self._ejections.observe(instance.id, outcome, seconds)
+
+    def probe_with(self, transport: str, probe: Probe) -> None:
+        """Let this say whether an instance that was set aside may be tried again."""
+        self._prober.use(transport, probe)
+
+    @property
+    def ejections(self) -> Ejections:
+        """Who is set aside; see its ``describe()``."""
+        return self._ejections
 
     def on_change(self, listener: Callable[[Sequence[Instance]], None]) -> Callable[[], None]:
         """Call ``listener`` with the instances of each new list; returns a function to stop."""
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
     def _changed(self, snapshot: Snapshot) -> None:
-        self._ejections.keep({instance.id for instance in snapshot.instances})
+        self._ejections.keep(snapshot.instances)
         self._slow_start.see(snapshot.instances)
         self._spread(snapshot)
 
@@ -208,8 +214,12 @@ class Target:
         serving: Sequence[Instance] = [each for each in snapshot.up if transport in each.endpoints]
         if route is not None:
             serving = route.select(serving)
-        aside = self._ejections.aside() if self._ejections else set()
-        usable: Sequence[Instance] = [each for each in serving if each.id not in aside] or serving
+        shares, avoided = self.subscription.shares, self._ejections.avoided
+        usable: Sequence[Instance] = (
+            [each for each in serving if each.id not in avoided and shares.get(each.id, 1.0)]
+            or [each for each in serving if each.id not in avoided]
+            or serving
+        )
         if not getattr(balancer, "whole_list", False):
             usable = self._subset.of(usable)
         factors, again = self._slow_start.factors(usable)
@@ -217,7 +227,7 @@ class Target:
             self._ramp = asyncio.get_running_loop().call_later(again, self._ramp_up)
         balancer.update(
             [
-                Candidate(each, each.weight * factor)
+                Candidate(each, each.weight * factor * (shares.get(each.id) or 1.0))
                 for each, factor in zip(usable, factors, strict=True)
             ]
         )
@@ -225,6 +235,21 @@ class Target:
     def _ramp_up(self) -> None:
         self._ramp = None
         self._refresh()
+
+    def _trial(self, transport: str, route: Route | None) -> Pick | None:
+        """Return one whose pause has ended for a single call, unless it has to be probed first."""
+        snapshot = self.subscription.snapshot
+        up = {each.id: each for each in snapshot.up} if snapshot is not None else {}
+        for instance_id in self._ejections.waiting():
+            instance = up.get(instance_id)
+            if instance is None:
+                continue
+            if self._ejections.to_probe(instance_id) and self._prober.begin(instance):
+                continue
+            if transport in instance.endpoints and (route is None or route.select((instance,))):
+                done = self._ejections.trial(instance_id)
+                return Pick(self, instance, instance.endpoints[transport], done)
+        return None
 
     def _elsewhere(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done] | None:
         """Return one of the next place: where two have failed, a third may be failing too."""
@@ -260,4 +285,6 @@ class Target:
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()
+        self._ejections.close()
+        await self._prober.aclose()
         await self.subscription.aclose()

@@ -21,6 +21,7 @@ from meshkit.client.grpc.interception import checked
 from meshkit.client.grpc.method import Codec
 from meshkit.client.grpc.plan import Plan
 from meshkit.client.grpc.pool import ChannelPool
+from meshkit.client.grpc.probe import grpc_probe
 from meshkit.client.grpc.search import TRANSPORT
 from meshkit.client.guards import Guards
 from meshkit.client.hedge import HedgePolicy
@@ -91,6 +92,7 @@ class MeshChannel(grpc.aio.Channel):
         self.interceptors = checked(self.service, interceptors)
         self.pool = pool or ChannelPool()
         self.pool.follow(target)
+        target.probe_with(TRANSPORT, grpc_probe(self.pool))
         self._own_pool = pool is None
         self._idempotent = tuple(name.lstrip("/") for name in idempotent)
         self._unmatched = set(self._idempotent)
