@@ -25,6 +25,10 @@ FAR_AFTER = 2  # attempts of one call, of the three that may have reached a serv
 NEVER = math.inf
 
 
+# Learns of each call its instance's id, how it ended, and after how many seconds.
+Observe = Callable[[str, Outcome, float], None]
+
+
 class Route(Protocol):
     """Which of a service's instances a call may go to. Equal routes share their balancers."""
 
@@ -51,20 +55,22 @@ class Pick:
         endpoint: where it listens for the transport that was asked for.
     """
 
-    __slots__ = ("_began", "_done", "_target", "endpoint", "instance")
+    __slots__ = ("_began", "_done", "_observe", "endpoint", "instance")
 
-    def __init__(self, target: Target, instance: Instance, endpoint: Endpoint, done: Done) -> None:
+    def __init__(
+        self, instance: Instance, endpoint: Endpoint, done: Done, observe: Observe
+    ) -> None:
         self.instance = instance
         self.endpoint = endpoint
-        self._target = target
         self._done = done
+        self._observe = observe
         self._began = perf_counter()
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
         seconds = perf_counter() - self._began
         self._done(outcome, seconds)
-        self._target.observe(self.instance, outcome, seconds)
+        self._observe(self.instance.id, outcome, seconds)
 
 
 class Target:
@@ -106,6 +112,7 @@ class Target:
         self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
         self._ejections = Ejections(service=self.service) if ejections is None else ejections
         self._ejections.on_change(self._refresh)
+        self._observe: Observe = self._ejections.observe
         self._prober = Prober(self._ejections)
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
@@ -156,7 +163,7 @@ class Target:
         if chosen is None:
             chosen = self._last_resort(transport, exclude, route)
         instance, done = chosen
-        return Pick(self, instance, instance.endpoints[transport], done)
+        return Pick(instance, instance.endpoints[transport], done, self._observe)
 
     async def pick(
         self,
@@ -179,7 +186,7 @@ class Target:
 
     def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:
         """Learn how a call ended; :meth:`Pick.done` calls it."""
-        self._ejections.observe(instance.id, outcome, seconds)
+        self._observe(instance.id, outcome, seconds)
 
     def probe_with(self, transport: str, probe: Probe) -> None:
         """Let this say whether an instance that was set aside may be tried again."""
@@ -262,7 +269,7 @@ class Target:
                 route is None or instance in route.select(list(up.values()))
             ):
                 done = self._ejections.trial(instance_id)
-                return Pick(self, instance, instance.endpoints[transport], done)
+                return Pick(instance, instance.endpoints[transport], done, self._observe)
         return None
 
     def _elsewhere(
