@@ -22,7 +22,7 @@ class PolicyOptions(TypedDict, total=False):
 
     Keys:
         timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
-        retry: when a failed attempt is followed by one on another instance.
+        retry: when an attempt is followed by one on another instance.
         balancer: how an instance is chosen: p2c, round_robin, weighted, least, hash, random, or
             a class or function that makes a balancer; the setting ``balancer`` if None.
         slow_start: seconds until a new instance has its full share of the calls; 0 for at once.
@@ -56,6 +56,9 @@ class CallPolicy:
     slow_start: float = SLOW_START
     subset: int | None = None
     ejection: EjectionPolicy | None = None
+    hedge: HedgePolicy | None = None
+    breaker: BreakerPolicy | None = None
+    bulkhead: BulkheadPolicy | None = None
 
     def __post_init__(self) -> None:
         if self.balancer is not None:
@@ -65,7 +68,3 @@ class CallPolicy:
             raise ConfigError(f"slow_start is {self.slow_start:g} s, not between 0 and {most}")
         if self.subset is not None and self.subset < 0:
             raise ConfigError(f"subset is {self.subset}; it must be at least 0 (for all)")
-
-    hedge: HedgePolicy | None = None
-    breaker: BreakerPolicy | None = None
-    bulkhead: BulkheadPolicy | None = None

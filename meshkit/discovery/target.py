@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 from collections.abc import Callable, Collection, Sequence
+from time import perf_counter
 from typing import Protocol
 
 from meshkit.discovery.balancing import Balancer, BalancerFactory, Candidate, Done, Outcome
@@ -49,13 +49,13 @@ class Pick:
         self.endpoint = endpoint
         self._target = target
         self._done = done
-        self._began = time.perf_counter()
+        self._began = perf_counter()
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
-        seconds = time.perf_counter() - self._began
+        seconds = perf_counter() - self._began
         self._done(outcome, seconds)
-        self._target.observe(self.instance, outcome, seconds)
+        self._target.ejections.observe(self.instance.id, outcome, seconds)
 
 
 class Target:
@@ -77,6 +77,9 @@ class Target:
         subset: instances to use at most, 0 for all; None for 50 of lists of more than 100.
         ejections: who is set aside.
         where: the registry's URL, to be named when nobody is there.
+
+    Attributes:
+        ejections: who is set aside; see its ``describe()``.
     """
 
     def __init__(
@@ -94,14 +97,15 @@ class Target:
         self.subscription = subscription
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
-        self._ejections = Ejections(service=self.service) if ejections is None else ejections
-        self._ejections.on_change(self._refresh)
-        self._prober = Prober(self._ejections)
+        self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
+        self.ejections = Ejections(service=self.service) if ejections is None else ejections
+        self.ejections.on_change(self._refresh)
+        self._prober = Prober(self.ejections)
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
         if subscription.snapshot is not None:
-            self._ejections.keep(subscription.snapshot.instances)
+            self.ejections.keep(subscription.snapshot.instances)
             self._slow_start.see(subscription.snapshot.instances)
         self._stop = subscription.on_change(self._changed)
 
@@ -126,21 +130,25 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        snapshot = self.subscription.snapshot
-        if snapshot is None:
-            return None
-        if self._ejections.next_return != NEVER and not exclude and self._ejections.due():
-            tried = self._trial(snapshot, transport, route)
+        if self.ejections.next_return != NEVER and not exclude and self.ejections.due():
+            tried = self._trial(transport, route)
             if tried is not None:
                 return tried
-        balancer = self._balancers.get((transport, route))
+        if route is None:
+            balancer = self._default.get(transport)
+        else:
+            balancer = self._balancers.get((transport, route))
         if balancer is None:
-            balancer = self._add_balancer(transport, route, snapshot)
-        chosen = self._elsewhere(transport, exclude) if len(exclude) >= FAR_AFTER else None
+            balancer = self._add_balancer(transport, route)
+            if balancer is None:
+                return None
+        chosen = None
+        if exclude and len(exclude) >= FAR_AFTER:
+            chosen = self._elsewhere(transport, exclude)
         if chosen is None:
             chosen = balancer.pick(exclude, key)
         if chosen is None:
-            chosen = self._last_resort(snapshot, transport, exclude)
+            chosen = self._last_resort(transport, exclude)
         instance, done = chosen
         return Pick(self, instance, instance.endpoints[transport], done)
 
@@ -164,24 +172,19 @@ class Target:
         return found
 
     def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:
-        """Learn how a call ended; :meth:`Pick.done` calls it."""
-        self._ejections.observe(instance.id, outcome, seconds)
+        """Learn how a call ended, as :meth:`Pick.done` tells it."""
+        self.ejections.observe(instance.id, outcome, seconds)
 
     def probe_with(self, transport: str, probe: Probe) -> None:
         """Let this say whether an instance that was set aside may be tried again."""
         self._prober.use(transport, probe)
-
-    @property
-    def ejections(self) -> Ejections:
-        """Who is set aside; see its ``describe()``."""
-        return self._ejections
 
     def on_change(self, listener: Callable[[Sequence[Instance]], None]) -> Callable[[], None]:
         """Call ``listener`` with the instances of each new list; returns a function to stop."""
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
     def _changed(self, snapshot: Snapshot) -> None:
-        self._ejections.keep(snapshot.instances)
+        self.ejections.keep(snapshot.instances)
         self._slow_start.see(snapshot.instances)
         self._spread(snapshot)
 
@@ -193,8 +196,13 @@ class Target:
         for (transport, route), balancer in self._balancers.items():
             self._update(balancer, transport, route, snapshot)
 
-    def _add_balancer(self, transport: str, route: Route | None, snapshot: Snapshot) -> Balancer:
+    def _add_balancer(self, transport: str, route: Route | None) -> Balancer | None:
+        snapshot = self.subscription.snapshot
+        if snapshot is None:
+            return None
         balancer = self._balancers[transport, route] = self._new_balancer()
+        if route is None:
+            self._default[transport] = balancer
         self._update(balancer, transport, route, snapshot)
         return balancer
 
@@ -204,7 +212,7 @@ class Target:
         serving: Sequence[Instance] = [each for each in snapshot.up if transport in each.endpoints]
         if route is not None:
             serving = route.select(serving)
-        shares, avoided = self.subscription.shares, self._ejections.avoided
+        shares, avoided = self.subscription.shares, self.ejections.avoided
         usable: Sequence[Instance] = (
             [each for each in serving if each.id not in avoided and shares.get(each.id, 1.0)]
             or [each for each in serving if each.id not in avoided]
@@ -226,17 +234,20 @@ class Target:
         self._ramp = None
         self._refresh()
 
-    def _trial(self, snapshot: Snapshot, transport: str, route: Route | None) -> Pick | None:
+    def _trial(self, transport: str, route: Route | None) -> Pick | None:
         """Return one whose pause has ended for a single call, unless it has to be probed first."""
+        snapshot = self.subscription.snapshot
+        if snapshot is None:
+            return None
         up = {each.id: each for each in snapshot.up}
-        for instance_id in self._ejections.waiting():
+        for instance_id in self.ejections.waiting():
             instance = up.get(instance_id)
             if instance is None:
                 continue
-            if self._ejections.to_probe(instance_id) and self._prober.begin(instance):
+            if self.ejections.to_probe(instance_id) and self._prober.begin(instance):
                 continue
             if transport in instance.endpoints and (route is None or route.select((instance,))):
-                done = self._ejections.trial(instance_id)
+                done = self.ejections.trial(instance_id)
                 return Pick(self, instance, instance.endpoints[transport], done)
         return None
 
@@ -249,10 +260,10 @@ class Target:
         ]
         return (random.choice(found), forget) if found else None  # noqa: S311 - no secret
 
-    def _last_resort(
-        self, snapshot: Snapshot, transport: str, exclude: Collection[str]
-    ) -> tuple[Instance, Done]:
+    def _last_resort(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done]:
         """Return one that was not tried, set aside or far away; better than failing the call."""
+        snapshot = self.subscription.snapshot
+        assert snapshot is not None
         everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
         serving = [each for each in everybody.values() if transport in each.endpoints]
         for instance in serving:
@@ -274,6 +285,6 @@ class Target:
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()
-        self._ejections.close()
+        self.ejections.close()
         await self._prober.aclose()
         await self.subscription.aclose()
