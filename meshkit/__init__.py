@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from meshkit.config.declared import live_config
     from meshkit.config.live import LiveConfig
     from meshkit.context import CallContext, deadline_in, remaining
+    from meshkit.discovery.balancing import Balancer, Candidate, Outcome
     from meshkit.discovery.ejection import EjectionPolicy
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Balancer",
     "BindError",
     "BreakerOpen",
     "BreakerPolicy",
@@ -70,6 +72,7 @@ __all__ = [
     "CallContext",
     "CallError",
     "CallTimeout",
+    "Candidate",
     "ConfigError",
     "ConnectError",
     "ConnectionLost",
@@ -87,6 +90,7 @@ __all__ = [
     "MeshSettings",
     "MissingExtraError",
     "NoInstances",
+    "Outcome",
     "RegistryDenied",
     "RegistryError",
     "RegistryUnavailable",
@@ -127,6 +131,7 @@ _HOME = {
     "meshkit.config.declared": "live_config",
     "meshkit.config.live": "LiveConfig",
     "meshkit.context": "CallContext deadline_in remaining",
+    "meshkit.discovery.balancing": "Balancer Candidate Outcome",
     "meshkit.discovery.ejection": "EjectionPolicy",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",

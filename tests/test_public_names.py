@@ -10,12 +10,13 @@ import pytest
 import meshkit
 
 NAMES = """
-BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallContext CallError CallTimeout
-ConfigError ConnectError ConnectionLost EjectionPolicy Endpoint HTTPStatusError HedgePolicy
-HttpClient Instance LeaseLost LiveConfig Mesh MeshError MeshService MeshSettings MissingExtraError
-NoInstances RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response RetryPolicy
-Runtime ServiceInfo Snapshot StartError Status WrongInstance context deadline_in delete get
-grpc_client health_check http_client live_config patch post put remaining websocket
+Balancer BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallContext CallError
+CallTimeout Candidate ConfigError ConnectError ConnectionLost EjectionPolicy Endpoint
+HTTPStatusError HedgePolicy HttpClient Instance LeaseLost LiveConfig Mesh MeshError MeshService
+MeshSettings MissingExtraError NoInstances Outcome RegistryDenied RegistryError RegistryUnavailable
+RegistryUrlError Response RetryPolicy Runtime ServiceInfo Snapshot StartError Status WrongInstance
+context deadline_in delete get grpc_client health_check http_client live_config patch post put
+remaining websocket
 """
 
 
