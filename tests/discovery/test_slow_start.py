@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import pytest
-from tests.discovery.clock import Clock
 
 from meshkit.discovery.balancing.slow_start import LEAST, STEPS, SlowStart
 from meshkit.model import Instance
+from tests.discovery.clock import Clock
 from tests.discovery.values import instance
 
 SECONDS = 20.0
