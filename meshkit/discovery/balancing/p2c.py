@@ -201,7 +201,7 @@ class PowerOfTwo:
     def _pick_besides(self, exclude: Collection[str]) -> tuple[Instance, Done] | None:
         """Return one of those left, after a failed attempt or when there are no two."""
         left: set[Load] = set()
-        for _ in range(DRAWS if self._table else 0):
+        for _ in range(DRAWS if len(self._table) > 1 else 0):
             load = draw(self._table, self._random)
             if load.chosen[0].id not in exclude:
                 left.add(load)
