@@ -92,6 +92,9 @@ class Target:
         subset: instances to use at most, 0 for all; None for 50 of lists of more than 100.
         ejections: who is set aside.
         where: the registry's URL, to be named when nobody is there.
+
+    Attributes:
+        ejections: who is set aside; see its ``describe()``.
     """
 
     def __init__(
@@ -110,15 +113,15 @@ class Target:
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
         self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
-        self._ejections = Ejections(service=self.service) if ejections is None else ejections
-        self._ejections.on_change(self._refresh)
-        self._observe: Observe = self._ejections.observe
-        self._prober = Prober(self._ejections)
+        self.ejections = Ejections(service=self.service) if ejections is None else ejections
+        self.ejections.on_change(self._refresh)
+        self._observe: Observe = self.ejections.observe
+        self._prober = Prober(self.ejections)
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
         if subscription.snapshot is not None:
-            self._ejections.keep(subscription.snapshot.instances)
+            self.ejections.keep(subscription.snapshot.instances)
             self._slow_start.see(subscription.snapshot.instances)
         self._stop = subscription.on_change(self._changed)
 
@@ -143,7 +146,7 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        if self._ejections.next_return != NEVER and not exclude and self._ejections.due():
+        if self.ejections.next_return != NEVER and not exclude and self.ejections.due():
             trial = self._trial(transport, route)
             if trial is not None:
                 return trial
@@ -185,24 +188,19 @@ class Target:
         return found
 
     def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:
-        """Learn how a call ended; :meth:`Pick.done` calls it."""
+        """Learn how a call ended, as :meth:`Pick.done` tells it."""
         self._observe(instance.id, outcome, seconds)
 
     def probe_with(self, transport: str, probe: Probe) -> None:
         """Let this say whether an instance that was set aside may be tried again."""
         self._prober.use(transport, probe)
 
-    @property
-    def ejections(self) -> Ejections:
-        """Who is set aside; see its ``describe()``."""
-        return self._ejections
-
     def on_change(self, listener: Callable[[Sequence[Instance]], None]) -> Callable[[], None]:
         """Call ``listener`` with the instances of each new list; returns a function to stop."""
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
     def _changed(self, snapshot: Snapshot) -> None:
-        self._ejections.keep(snapshot.instances)
+        self.ejections.keep(snapshot.instances)
         self._slow_start.see(snapshot.instances)
         self._spread(snapshot)
 
@@ -232,7 +230,7 @@ class Target:
         serving: Sequence[Instance] = [each for each in snapshot.up if transport in each.endpoints]
         if route is not None:
             serving = route.select(serving)
-        shares, avoided = self.subscription.shares, self._ejections.avoided
+        shares, avoided = self.subscription.shares, self.ejections.avoided
         usable: Sequence[Instance] = (
             [each for each in serving if each.id not in avoided and shares.get(each.id, 1.0)]
             or [each for each in serving if each.id not in avoided]
@@ -258,18 +256,17 @@ class Target:
         """Return one whose pause has ended for a single call, unless it has to be probed first."""
         snapshot = self.subscription.snapshot
         up = {each.id: each for each in snapshot.up} if snapshot is not None else {}
-        for instance_id in self._ejections.waiting():
+        for instance_id in self.ejections.waiting():
             instance = up.get(instance_id)
             if instance is None:
                 continue
-            if self._ejections.to_probe(instance_id) and self._prober.begin(instance):
+            if self.ejections.to_probe(instance_id) and self._prober.begin(instance):
                 continue
             # Of all who are up: a soft route selects anybody who is asked about alone.
             if transport in instance.endpoints and (
                 route is None or instance in route.select(list(up.values()))
             ):
-                done = self._ejections.trial(instance_id)
-                return Pick(instance, instance.endpoints[transport], done, self._observe)
+                done = self.ejections.trial(instance_id)
         return None
 
     def _elsewhere(
@@ -314,7 +311,7 @@ class Target:
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()
-        self._ejections.close()
+        self.ejections.close()
         await self._prober.aclose()
         await self.subscription.aclose()
 
