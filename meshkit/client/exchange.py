@@ -107,8 +107,7 @@ class Exchange:
                     self._guards.answered(monotonic() - began)
             finally:
                 if race is not None:
-                    if race.rest is not None:
-                        race.end()
+                    race.end()
                     call.plan.overdue.forget(race)
             if answer is not None:
                 if call.attempts > 1:
