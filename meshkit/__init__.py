@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from meshkit.context import CallContext, deadline_in, remaining
     from meshkit.discovery.balancing import Balancer, Candidate, Outcome
     from meshkit.discovery.ejection import EjectionPolicy
+    from meshkit.discovery.routing.route import Route
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -97,6 +98,7 @@ __all__ = [
     "RegistryUrlError",
     "Response",
     "RetryPolicy",
+    "Route",
     "Runtime",
     "ServiceInfo",
     "Snapshot",
@@ -133,6 +135,7 @@ _HOME = {
     "meshkit.context": "CallContext deadline_in remaining",
     "meshkit.discovery.balancing": "Balancer Candidate Outcome",
     "meshkit.discovery.ejection": "EjectionPolicy",
+    "meshkit.discovery.routing.route": "Route",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get health_check patch post put websocket",

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, TypeVar, Unpack, overload
@@ -167,6 +168,9 @@ class MeshService:
     weight: ClassVar[int] = 1
 
     _mesh: Mesh | None = None
+    _lent: Mapping[int, Mesh] = MappingProxyType(
+        {}
+    )  # by thread, for those with a loop of their own
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -234,11 +238,16 @@ class MeshService:
                 f"{type(self).__name__} is not running, so it can't call other services; "
                 "run it with `meshkit run` or `async with Runtime(service):`"
             )
-        return self._mesh
+        return self._lent.get(threading.get_ident(), self._mesh) if self._lent else self._mesh
 
     @mesh.setter
     def mesh(self, mesh: Mesh | None) -> None:
         self._mesh = mesh
+
+    def lend(self, mesh: Mesh | None, thread: int) -> None:
+        """Let code that runs in this thread have a mesh of its own; None to end that."""
+        others = {key: each for key, each in self._lent.items() if key != thread}
+        self._lent = others if mesh is None else {**others, thread: mesh}
 
     async def on_start(self) -> None:
         """Prepare what handlers need. Runs after the ports are bound, before the first call."""

@@ -14,9 +14,9 @@ Balancer BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallCon
 CallTimeout Candidate ConfigError ConnectError ConnectionLost EjectionPolicy Endpoint
 HTTPStatusError HedgePolicy HttpClient Instance LeaseLost LiveConfig Mesh MeshError MeshService
 MeshSettings MissingExtraError NoInstances Outcome RegistryDenied RegistryError RegistryUnavailable
-RegistryUrlError Response RetryPolicy Runtime ServiceInfo Snapshot StartError Status WrongInstance
-context deadline_in delete get grpc_client health_check http_client live_config patch post put
-remaining websocket
+RegistryUrlError Response RetryPolicy Route Runtime ServiceInfo Snapshot StartError Status
+WrongInstance context deadline_in delete get grpc_client health_check http_client live_config patch
+post put remaining websocket
 """
 
 

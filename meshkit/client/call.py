@@ -12,6 +12,7 @@ from meshkit.client.request import StreamedBody, is_replayable
 from meshkit.client.transport import Content, RawResponse, RawStream, Request
 from meshkit.context import CallContext
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Picker
 from meshkit.discovery.target import Pick
 from meshkit.errors import CallError
 from meshkit.propagation import DEADLINE, format_deadline, outgoing
@@ -36,6 +37,7 @@ class Call:
         headers: pairs to send.
         content: the body.
         timeout: seconds for the whole call.
+        picker: picks its instances.
         deadline: when the server may give up, on the monotonic clock; None for never.
         inherited: the timeout is what was left to the call being handled.
         plan: what may be done for it beyond one attempt.
@@ -74,6 +76,7 @@ class Call:
         content: Content,
         *,
         timeout: float,
+        picker: Picker,
         plan: Plan,
         idempotent: bool,
     ) -> None:
@@ -83,6 +86,7 @@ class Call:
         self.headers = headers
         self.content = content
         self.timeout = timeout
+        self.picker = picker
         self.plan = plan
         self.idempotent = idempotent
         self.attempts = 0
@@ -146,6 +150,23 @@ class Call:
         """Do not ask this instance for now."""
         if instance_id not in self.tried:
             self.tried += (instance_id,)
+
+    def obstacle(self) -> str | None:
+        """Return why the attempt that failed last may not be followed by another one."""
+        if self.over:
+            return ""
+        if self.plan.retry.may_retry(
+            sent=self.sent,
+            unprocessed=not self.handled,
+            idempotent=self.idempotent,
+            replayable=self.replayable,
+        ):
+            return None
+        if not self.replayable:
+            return "not repeated, as its body was a stream"
+        if not self.idempotent:
+            return f"not repeated, as {self.method} may have had an effect"
+        return f"given up after {self.counted()}"
 
     def listed(self) -> str:
         """Return what each failed attempt met with, on one line even for a hundred of them."""

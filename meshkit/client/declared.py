@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack, overload
 
 from meshkit.client.policy import CallPolicy, PolicyOptions
+from meshkit.discovery.routing import parse_name
 from meshkit.errors import ConfigError
 from meshkit.model import check_service_name
 
@@ -82,7 +83,7 @@ def http_client(service: str, **options: Unpack[PolicyOptions]) -> HttpDependenc
     """Declare that this service calls ``service`` over HTTP.
 
     Args:
-        service: the name it is registered under.
+        service: the name it is registered under; ``"users@v2"``: those with this tag.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
     checked = _checked(service, "http_client", options)
@@ -101,7 +102,7 @@ def grpc_client(
 
     Args:
         stub: a generated stub class.
-        service: the name it is registered under.
+        service: the name it is registered under; ``"users@v2"``: those with this tag.
         idempotent: methods that may run twice, so that a call lost with its connection goes to
             another instance. Methods whose proto sets ``idempotency_level`` need not be named.
         interceptors: gRPC's own client interceptors, the outermost first.
@@ -114,7 +115,7 @@ def grpc_client(
 def _checked(service: str, where: str, options: PolicyOptions) -> str:
     """Return the name, or raise for what would fail on first use otherwise."""
     try:
-        check_service_name(service)
+        check_service_name(parse_name(service)[0])
         CallPolicy(**options)
     except (ValueError, TypeError, ConfigError) as error:
         reason = str(error).replace("CallPolicy.__init__()", "it")

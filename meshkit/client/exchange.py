@@ -32,7 +32,7 @@ class Exchange:
     """Carries out the calls to one service.
 
     Args:
-        target: picks the instances.
+        target: the service that is called.
         guards: what the service's clients share.
         stats: the client's counters.
 
@@ -62,7 +62,7 @@ class Exchange:
         if call.timeout <= 0:
             reason = "not sent, as the deadline of the call being handled has passed"
             raise CallTimeout(self._line(call, reason))
-        pick = self._target.try_pick(TRANSPORT)
+        pick = call.picker.try_pick(TRANSPORT)
         if pick is None:
             return self._first(call, send)
         return self.attempts(call, send, pick)
@@ -81,7 +81,7 @@ class Exchange:
         """Wait for the first list."""
         try:
             async with asyncio.timeout(call.left):
-                pick = await self._target.pick(TRANSPORT)
+                pick = await call.picker.pick(TRANSPORT)
         except TimeoutError:
             reason = f"no list of instances within {call.limit}"
             raise CallTimeout(self._line(call, reason)) from None
@@ -107,8 +107,7 @@ class Exchange:
                     self._guards.answered(monotonic() - began)
             finally:
                 if race is not None:
-                    race.end()
-                    call.plan.overdue.forget(race)
+                    self._unwatch(call, race)
             if answer is not None:
                 if call.attempts > 1:
                     self._tidy(call, race)
@@ -126,6 +125,11 @@ class Exchange:
         race = Race(self, call, send, pick)
         call.plan.overdue.add(race, began + patience)
         return race
+
+    def _unwatch(self, call: Call, race: Race[Raw]) -> None:
+        if race.rest is not None:
+            race.end()
+        call.plan.overdue.forget(race)
 
     def second(self, call: Call, pick: Pick) -> Pick | None:
         """Return whom to ask too when the attempt on ``pick`` is overdue; None: just wait on."""
@@ -261,7 +265,7 @@ class Exchange:
 
     async def _next(self, call: Call) -> Pick | Answer[Any]:
         """Return whom to try next, or the answer to be content with; raise if there is neither."""
-        why = self._obstacle(call)
+        why = call.obstacle()
         if why is not None:
             return self._give_up(call, why)
         # A first refused connection costs the servers nothing.
@@ -279,28 +283,10 @@ class Exchange:
         self._stats.retried += 1
         log.debug("%s", self._line(call, f"{reason}; trying {pick.instance.id}"))
 
-    def _obstacle(self, call: Call) -> str | None:
-        """Return why a failed attempt may not be followed by another one."""
-        if call.over:
-            return ""
-        retry = call.plan.retry
-        if retry.may_retry(
-            sent=call.sent,
-            unprocessed=not call.handled,
-            idempotent=call.idempotent,
-            replayable=call.replayable,
-        ):
-            return None
-        if not call.replayable:
-            return "not repeated, as its body was a stream"
-        if not call.idempotent:
-            return f"not repeated, as {call.method} may have had an effect"
-        return f"given up after {call.counted()}"
-
     def _another(self, call: Call) -> Pick | None:
         """Choose an instance that was not tried."""
         try:
-            return self._target.try_pick(TRANSPORT, call.tried)
+            return call.picker.try_pick(TRANSPORT, call.tried)
         except NoInstances:
             return None
 

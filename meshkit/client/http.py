@@ -31,6 +31,7 @@ from meshkit.client.stats import CallStats
 from meshkit.client.transport import HttpTransport, RawStream
 from meshkit.context import OUTSIDE, current
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Route, Router
 from meshkit.discovery.target import Target
 from meshkit.errors import CallError, ConfigError
 
@@ -53,6 +54,9 @@ class Options(TypedDict, total=False):
             repeats the name. They are merged into the query that the URL has.
         headers: a mapping or pairs; they replace the client's headers of the same names.
         timeout: seconds for the whole call, retries included; the client's when None.
+        route: the instances that this call may go to, instead of the client's route.
+        key: what the call is about (a user, a cart): calls with one key go to one instance, if
+            the balancer is hash, and to one side of a split; instead of the client's ``sticky``.
         retry: when another instance is tried; the client's when None.
         hedge: when another instance is asked too; the client's when None.
         idempotent: whether the call may be made twice; by the method when None.
@@ -61,6 +65,8 @@ class Options(TypedDict, total=False):
     params: ParamTypes | None
     headers: HeaderTypes | None
     timeout: float | None
+    route: Route | None
+    key: str | None
     retry: RetryPolicy | None
     hedge: HedgePolicy | None
     idempotent: bool | None
@@ -100,6 +106,7 @@ class HttpClient:
         policy: how calls are made; its ``timeout`` does not count here.
         guards: what all clients of the service share; its own when None.
         headers: sent with every call.
+        router: aims the calls; all go to the target when None.
 
     Attributes:
         stats: counters since the client was made.
@@ -115,6 +122,7 @@ class HttpClient:
         policy: CallPolicy | None = None,
         guards: Guards | None = None,
         headers: HeaderTypes | None = None,
+        router: Router | None = None,
     ) -> None:
         policy = policy or CallPolicy()
         self.service = target.service
@@ -123,6 +131,7 @@ class HttpClient:
         self.stats = CallStats()
         self._transport = transport
         self._headers = check_headers(headers)
+        self._router = router or Router(target, route=policy.route, sticky=policy.sticky)
         self._plans = Plans(self.guards, policy.retry, policy.hedge)
         self._gate = Gate.of(self.guards, policy)
         self._exchange = Exchange(target, self.guards, self.stats)
@@ -244,6 +253,8 @@ class HttpClient:
         retry: RetryPolicy | None = None,
         hedge: HedgePolicy | None = None,
         idempotent: bool | None = None,
+        route: Route | None = None,
+        key: str | None = None,
     ) -> Call:
         if method not in USUAL_METHODS:
             method = method.upper()
@@ -265,7 +276,15 @@ class HttpClient:
             self._plans.usual if retry is None and hedge is None else self._plans.of(retry, hedge)
         )
         call = Call(
-            method, path, query, pairs, body, timeout=seconds, plan=plan, idempotent=idempotent
+            method,
+            path,
+            query,
+            pairs,
+            body,
+            timeout=seconds,
+            picker=self._router.aim(pairs, key, route),
+            plan=plan,
+            idempotent=idempotent,
         )
         if (context := current()) is not OUTSIDE:
             call.inherit(context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -19,6 +20,7 @@ from meshkit.discovery.cache import SnapshotCache
 from meshkit.discovery.ejection import EjectionPolicy, Ejections
 from meshkit.discovery.followed import Followed
 from meshkit.discovery.places import Places
+from meshkit.discovery.routing import Router, RulesFollower, narrowed, parse_name
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
@@ -100,24 +102,28 @@ class Mesh:
         self._channels: dict[tuple[object, ...], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
+        self._rules = RulesFollower(self.registry)
         self._closed = False
 
     def http(self, service: str, **options: Unpack[PolicyOptions]) -> HttpClient:
         """Return the HTTP client of ``service``; it reads like httpx.
 
         Args:
-            service: the name it is registered under.
+            service: the name it is registered under; ``"users@v2"``: those with this tag.
             options: see :class:`~meshkit.client.policy.PolicyOptions`.
         """
-        key = (service, policy := CallPolicy(**options))
+        service, policy = _aimed(service, options)
+        key = (service, policy)
         if (client := self._http.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
+            target = self._target(service, policy)
             client = HttpClient(
-                self._target(service, policy),
+                target,
                 self._transport,
                 timeout=timeout,
                 policy=policy,
                 guards=self.guards(service),
+                router=self._router(target, policy),
             )
             self._http[key] = client
         return client
@@ -158,7 +164,7 @@ class Mesh:
         """Return the gRPC channel of ``service``, for several stubs over one set of connections."""
         from meshkit.client.grpc import ChannelPool, MeshChannel  # noqa: PLC0415 - HTTP needs no gRPC
 
-        policy = CallPolicy(**options)
+        service, policy = _aimed(service, options)
         key = (service, policy, tuple(idempotent), tuple(map(id, interceptors)))
         if (channel := self._channels.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
@@ -174,6 +180,7 @@ class Mesh:
                 guards=self.guards(service),
                 idempotent=idempotent,
                 interceptors=interceptors,
+                router=self._router(target, policy),
                 pool=pool,
             )
             self._channels[key] = channel
@@ -228,10 +235,14 @@ class Mesh:
             )
         return target
 
+    def _router(self, target: Target, policy: CallPolicy) -> Router:
+        return Router(target, self._rules, route=policy.route, sticky=policy.sticky)
+
     def _target(self, service: str, policy: CallPolicy) -> Target:
+        keeps = None if policy.sticky is None else "hash"
         return self.target(
             service,
-            balancer=policy.balancer,
+            balancer=policy.balancer or keeps,
             slow_start=policy.slow_start,
             subset=policy.subset,
             ejection=policy.ejection,
@@ -268,6 +279,7 @@ class Mesh:
         self._closed = True
         async with contextlib.AsyncExitStack() as closing:  # last in, first out; all of them
             closing.push_async_callback(self.registry.aclose)
+            closing.push_async_callback(self._rules.aclose)
             for target in self._targets.values():
                 closing.push_async_callback(target.aclose)
             if "_transport" in vars(self):
@@ -307,6 +319,15 @@ def _configured() -> MeshSettings:
     from meshkit.settings import load_settings  # noqa: PLC0415 - scripts often name the registry
 
     return load_settings()
+
+
+def _aimed(service: str, options: PolicyOptions) -> tuple[str, CallPolicy]:
+    """Return the service's name, and the policy with the tag that may follow the name."""
+    name, tag = parse_name(service)
+    policy = CallPolicy(**options)
+    if tag is not None:
+        policy = dataclasses.replace(policy, route=narrowed(policy.route, tag))
+    return name, policy
 
 
 def _checked(service: str) -> str:

@@ -12,6 +12,8 @@ from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.balancing import BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
 from meshkit.discovery.ejection import EjectionPolicy
+from meshkit.discovery.routing import Route
+from meshkit.discovery.routing.values import Sticky
 from meshkit.errors import ConfigError
 
 SLOW_START_MOST = 3600.0
@@ -39,6 +41,9 @@ class PolicyOptions(TypedDict, total=False):
             answers; never if None.
         breaker: when calls fail at once because too many have failed; never if None.
         bulkhead: how many calls to the service may be under way; any number if None.
+        route: the instances that may be called; ``"users@v2"`` as the service is short for a tag.
+        sticky: a header, ``"x-user-id"``, or ``"cookie:session"``, of the call or of the one being
+            handled: calls with one value stay together. Then the balancer is hash if None.
     """
 
     timeout: float | None
@@ -50,6 +55,8 @@ class PolicyOptions(TypedDict, total=False):
     hedge: HedgePolicy | None
     breaker: BreakerPolicy | None
     bulkhead: BulkheadPolicy | None
+    route: Route | None
+    sticky: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,8 @@ class CallPolicy:
     breaker: BreakerPolicy | None = None
     bulkhead: BulkheadPolicy | None = None
     ejection: EjectionPolicy | None = None
+    route: Route | None = None
+    sticky: str | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
@@ -80,3 +89,7 @@ class CallPolicy:
             raise ConfigError(f"slow_start is {self.slow_start:g} s, not between 0 and {most}")
         if self.subset is not None and self.subset < 0:
             raise ConfigError(f"subset is {self.subset}; it must be at least 0 (for all)")
+        if self.route is not None and not isinstance(self.route, Route):
+            raise ConfigError(f"route={self.route!r} is no meshkit.Route")
+        if self.sticky is not None:
+            Sticky(self.sticky)

@@ -20,6 +20,7 @@ from meshkit.errors import NoInstances
 from meshkit.model import Endpoint, Instance, Snapshot
 
 FIRST_LIST_WAIT = 5.0
+ROUTES = 100  # whose balancers are kept; callers have few, or make a new one for each call
 FAR_AFTER = 2  # attempts of one call, of the three that may have reached a server
 NEVER = math.inf
 
@@ -31,6 +32,14 @@ class Route(Protocol):
 
     def select(self, instances: Sequence[Instance]) -> Sequence[Instance]:
         """Return those that fit; called when the list changes, not with each call."""
+        ...
+
+    def spare(self, instances: Sequence[Instance]) -> Sequence[Instance]:
+        """Return those that a call may go to when all of the selected have failed it."""
+        ...
+
+    def explain(self, instances: Sequence[Instance]) -> str:
+        """Say in one line that none of the instances fits, and what they have instead."""
         ...
 
 
@@ -141,11 +150,11 @@ class Target:
                 return None
         chosen = None
         if exclude and len(exclude) >= FAR_AFTER:
-            chosen = self._elsewhere(transport, exclude)
+            chosen = self._elsewhere(transport, exclude, route)
         if chosen is None:
             chosen = balancer.pick(exclude, key)
         if chosen is None:
-            chosen = self._last_resort(transport, exclude)
+            chosen = self._last_resort(transport, exclude, route)
         instance, done = chosen
         return Pick(self, instance, instance.endpoints[transport], done)
 
@@ -202,6 +211,8 @@ class Target:
         snapshot = self.subscription.snapshot
         if snapshot is None:
             return None
+        if len(self._balancers) >= ROUTES:
+            del self._balancers[next(each for each in self._balancers if each[1] is not None)]
         balancer = self._balancers[transport, route] = self._new_balancer()
         if route is None:
             self._default[transport] = balancer
@@ -251,34 +262,42 @@ class Target:
                 return Pick(self, instance, instance.endpoints[transport], done)
         return None
 
-    def _elsewhere(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done] | None:
+    def _elsewhere(
+        self, transport: str, exclude: Collection[str], route: Route | None
+    ) -> tuple[Instance, Done] | None:
         """Return one of the next place: where two have failed, a third may be failing too."""
-        found = [
-            each
-            for each in self.subscription.reserve
-            if transport in each.endpoints and each.id not in exclude
+        serving: Sequence[Instance] = [
+            each for each in self.subscription.reserve if transport in each.endpoints
         ]
+        if route is not None:
+            serving = route.spare(serving)
+        found = [each for each in serving if each.id not in exclude]
         return (random.choice(found), forget) if found else None  # noqa: S311 - no secret
 
-    def _last_resort(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done]:
+    def _last_resort(
+        self, transport: str, exclude: Collection[str], route: Route | None
+    ) -> tuple[Instance, Done]:
         """Return one that was not tried, set aside or far away; better than failing the call."""
         snapshot = self.subscription.snapshot
         assert snapshot is not None
         everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
         serving = [each for each in everybody.values() if transport in each.endpoints]
-        for instance in serving:
-            if instance.id not in exclude:
-                return instance, forget
-        raise NoInstances(self._nobody(snapshot, transport, len(serving)))
+        fitting = serving if route is None else route.spare(serving)
+        untried = [each for each in fitting if each.id not in exclude]
+        if untried:
+            return random.choice(untried), forget  # noqa: S311 - no secret
+        if serving and not fitting and route is not None:
+            raise NoInstances(f"{self.service}: {route.explain(serving)}{_age(snapshot)}")
+        raise NoInstances(self._nobody(snapshot, transport, len(fitting)))
 
-    def _nobody(self, snapshot: Snapshot, transport: str, serving: int) -> str:
-        stale = f" (list is {snapshot.age:.0f} s old: the registry is away)" * snapshot.stale
-        if serving:
-            return f"{self.service}: no instance left to try of {serving}{stale}"
+    def _nobody(self, snapshot: Snapshot, transport: str, fitting: int) -> str:
+        if fitting:
+            return f"{self.service}: no instance left to try of {fitting}{_age(snapshot)}"
         listed = len(snapshot.instances)
         if not listed:
-            return f"{self.service}: no instance is registered{self._where}{stale}"
-        return f"{self.service}: none of {listed} instances is up and serves {transport}{stale}"
+            return f"{self.service}: no instance is registered{self._where}{_age(snapshot)}"
+        none = f"none of {listed} instances is up and serves {transport}"
+        return f"{self.service}: {none}{_age(snapshot)}"
 
     async def aclose(self) -> None:
         """Stop following the service."""
@@ -288,3 +307,7 @@ class Target:
         self._ejections.close()
         await self._prober.aclose()
         await self.subscription.aclose()
+
+
+def _age(snapshot: Snapshot) -> str:
+    return f" (list is {snapshot.age:.0f} s old: the registry is away)" * snapshot.stale

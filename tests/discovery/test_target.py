@@ -85,6 +85,11 @@ class First:
     def select(self, instances: Sequence[Instance]) -> Sequence[Instance]:
         return [each for each in instances if each.id == instance(1).id]
 
+    spare = select
+
+    def explain(self, instances: Sequence[Instance]) -> str:
+        raise AssertionError("there is somebody")
+
 
 def end(target: Target, wanted: int, outcome: Outcome, transport: str = "http") -> None:
     """Call the one of this number, whoever's turn it is, and end the call."""

@@ -76,6 +76,7 @@ class Attempts(Search):
         self._timeout = self._channel.timeout if timeout is None else timeout
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
+        self._picker = self._channel.router.aim(self._metadata)
         if (context := current()) is not OUTSIDE:
             self._inherit(context)
         self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
@@ -120,7 +121,7 @@ class Attempts(Search):
     def _advance(self) -> None:
         """Begin the next attempt; if that takes waiting, begin to wait."""
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, self._tried)
+            pick = self._picker.try_pick(TRANSPORT, self._tried)
         except NoInstances as error:
             self._nobody_left(error)
             return
@@ -149,10 +150,13 @@ class Attempts(Search):
         try:
             link, call = self._method.bind(pick)
             # gRPC never waits for the instance to become ready: the next one may be.
+            metadata = link.metadata
+            if self._metadata or self._attempt is not None:
+                metadata = self._metadata_with(metadata, further=further)
             inner = call(
                 self._argument(),
                 timeout=left,
-                metadata=self._metadata_with(link.metadata, further=further),
+                metadata=metadata,
                 credentials=self._credentials,
                 compression=self._compression,
             )
@@ -176,8 +180,6 @@ class Attempts(Search):
     def _metadata_with(self, ours: grpc.aio.Metadata, *, further: bool) -> grpc.aio.Metadata:
         """Return an attempt's metadata: the caller's, the link's, and how many came before."""
         previous = self._sent + (max(1, len(self._racing)) if further else 0)
-        if not self._metadata and not previous:
-            return ours
         counted = ((PREVIOUS, str(previous)),) if previous else ()
         return grpc.aio.Metadata(*(self._metadata or ()), *ours, *counted)
 
@@ -193,7 +195,7 @@ class Attempts(Search):
         assert self._attempt is not None
         exclude = (*self._tried, *(asked or (self._attempt.pick.instance.id,)))
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, exclude)
+            pick = self._picker.try_pick(TRANSPORT, exclude)
         except NoInstances:
             return  # it may answer yet
         if pick is None:
@@ -240,8 +242,13 @@ class Attempts(Search):
 
     def _beaten(self, attempt: Attempt) -> Outcome:
         """Return what it says of an instance that another one was faster."""
-        time = self.plan.try_time()
-        return Outcome.CANCELLED if time is None or attempt.seconds < time else Outcome.TIMEOUT
+        limit, seconds = self.plan.try_time(), attempt.seconds
+        if limit is not None and seconds >= limit:
+            self._channel.stats.note(Outcome.TIMEOUT.value)
+            return Outcome.TIMEOUT
+        # It would have taken at least so long. Left out, hedges would breed hedges.
+        self.plan.guards.answered(seconds)
+        return Outcome.CANCELLED
 
     def _failed(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
         self._note(attempt, inner, verdict)

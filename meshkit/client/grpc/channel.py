@@ -26,6 +26,7 @@ from meshkit.client.grpc.search import TRANSPORT
 from meshkit.client.guards import Guards
 from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import CallStats, RetryPolicy
+from meshkit.discovery.routing import Router
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
 
@@ -58,6 +59,7 @@ class MeshChannel(grpc.aio.Channel):
             named.
         interceptors: gRPC's own client interceptors of any kind, around each whole call; the
             first is the outermost.
+        router: aims the calls; all go to the target when None.
         pool: connections to share with other channels to the same service; closed by whoever
             made it. Without one the channel has its own.
 
@@ -78,12 +80,14 @@ class MeshChannel(grpc.aio.Channel):
         guards: Guards | None = None,
         idempotent: Sequence[str] = (),
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        router: Router | None = None,
         pool: ChannelPool | None = None,
     ) -> None:
         if not timeout > 0:
             raise ConfigError(f"{target.service}: timeout must be more than 0 s, not {timeout:g}")
         self.service = target.service
         self.target = target
+        self.router = router or Router(target)
         self.timeout = float(timeout)
         guards = Guards(self.service) if guards is None else guards
         self.plan = Plan(guards, retry or RetryPolicy(), hedge, breaker, bulkhead)
