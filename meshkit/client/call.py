@@ -151,6 +151,23 @@ class Call:
         if instance_id not in self.tried:
             self.tried += (instance_id,)
 
+    def obstacle(self) -> str | None:
+        """Return why the attempt that failed last may not be followed by another one."""
+        if self.over:
+            return ""
+        if self.plan.retry.may_retry(
+            sent=self.sent,
+            unprocessed=not self.handled,
+            idempotent=self.idempotent,
+            replayable=self.replayable,
+        ):
+            return None
+        if not self.replayable:
+            return "not repeated, as its body was a stream"
+        if not self.idempotent:
+            return f"not repeated, as {self.method} may have had an effect"
+        return f"given up after {self.counted()}"
+
     def listed(self) -> str:
         """Return what each failed attempt met with, on one line even for a hundred of them."""
         parts = [str(failure) for failure in self.failures[:SHOWN]]
