@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import (
+    AnswerTooLarge,
     BindError,
     BreakerOpen,
     BulkheadFull,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnswerTooLarge",
     "BindError",
     "BreakerOpen",
     "BreakerPolicy",

@@ -15,6 +15,7 @@
         ├── ConnectError         the request surely never left this process
         ├── ConnectionLost       the connection broke after the request may have left
         ├── WrongInstance        somebody else answered at this address
+        ├── AnswerTooLarge       the answer has more bytes than the client allows
         ├── CallTimeout          no answer in time
         ├── BreakerOpen          not called: too many calls to this service failed
         ├── BulkheadFull         not called: too many calls to this service are under way
@@ -108,6 +109,10 @@ class ConnectionLost(CallError):
 
 class WrongInstance(CallError):
     """The address was answered by another service or instance, as after a reused port."""
+
+
+class AnswerTooLarge(CallError):
+    """The answer has more bytes than the client allows; the request was handled."""
 
 
 class CallTimeout(CallError, TimeoutError):

@@ -10,6 +10,7 @@ import pytest
 import meshkit
 
 NAMES = """
+AnswerTooLarge
 BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallContext CallError CallTimeout
 ConfigError ConnectError ConnectionLost Endpoint HTTPStatusError HedgePolicy HttpClient Instance
 LeaseLost LiveConfig Mesh MeshError MeshService MeshSettings MissingExtraError NoInstances
@@ -58,7 +59,7 @@ def test_importing_it_is_cheap() -> None:
     loaded = modules_after("import meshkit")
     assert "meshkit.context" not in loaded
     assert "meshkit.context" in modules_after("import meshkit; meshkit.context.remaining()")
-    heavy = {"fastapi", "grpc", "typer", "pydantic", "uvicorn", "starlette", "pyreqwest", "consul"}
+    heavy = {"fastapi", "grpc", "typer", "pydantic", "uvicorn", "starlette", "httptools", "consul"}
     assert "meshkit" in loaded
     assert not loaded & heavy
     assert not {each for each in loaded if each.startswith(("meshkit.registry", "meshkit.cli"))}

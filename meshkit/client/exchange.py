@@ -186,7 +186,7 @@ def _request(call: Call, pick: Pick) -> Request:
         # Only then: an engine may know an instance by an id that it does not have itself.
         headers = [*headers, (identity.TARGET, pick.instance.id)]
     url = f"http://{pick.endpoint}{call.path}{call.query}"
-    return Request(call.method, url, headers, call.content, call.left)
+    return Request(call.method, url, headers, call.content, call.left, pick.instance.id)
 
 
 def identify(instance: Instance, raw: RawResponse | RawStream) -> WrongInstance | None:

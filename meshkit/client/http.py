@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -96,6 +97,9 @@ class HttpClient:
         self.timeout = self._checked_timeout(timeout)
         self.stats = CallStats()
         self._transport = transport
+        target.on_change(functools.partial(transport.keep, target.service))
+        if (known := target.subscription.snapshot) is not None:
+            transport.keep(target.service, known.instances)
         self._headers = check_headers(headers)
         self._exchange = Exchange(target, retry or RetryPolicy(), self.stats)
 

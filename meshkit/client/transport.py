@@ -1,21 +1,22 @@
 """The interface behind which the HTTP library sits: one attempt to one address, nothing more.
 
 A transport does not retry, follow redirects, keep cookies or read proxy settings. It raises
-exactly three errors for what the network does: :class:`~meshkit.errors.ConnectError` only when
-the request surely never left, :class:`~meshkit.errors.CallTimeout`, and
-:class:`~meshkit.errors.ConnectionLost` for everything else; and a bare
-:class:`~meshkit.errors.CallError` when it is closed. Their messages are predicates ("refused the
-connection"): the caller knows whom it called, and completes the sentence.
+exactly these errors for what the network does: :class:`~meshkit.errors.ConnectError` only when the
+request surely never left, :class:`~meshkit.errors.CallTimeout`,
+:class:`~meshkit.errors.AnswerTooLarge`, and :class:`~meshkit.errors.ConnectionLost` for everything
+else; and a bare :class:`~meshkit.errors.CallError` when it is closed. Their messages are predicates
+("refused the connection"): the caller knows whom it called, and completes the sentence.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Collection, Sequence
 from urllib.parse import urlsplit
 
 from meshkit.client.headers import Headers
+from meshkit.model import Instance
 
 Content = bytes | AsyncIterable[bytes] | None
 
@@ -31,6 +32,10 @@ class Request:
         content: the whole body, its pieces, or None.
         timeout: seconds until the answer is complete; for a stream until it begins, and then
             between two pieces of it.
+        peer: id of the instance that is meant: connections to it serve nobody else, also when
+            another one has its address by now.
+        most: bytes that the body of an answer may have, decompressed; any number if 0. For
+            :meth:`HttpTransport.send`: who streams counts what it reads.
     """
 
     method: str
@@ -38,6 +43,8 @@ class Request:
     headers: Sequence[tuple[str, str]]
     content: Content
     timeout: float
+    peer: str = ""
+    most: int = 0
 
     def __repr__(self) -> str:
         # The query, the headers and the body may hold secrets.
@@ -94,6 +101,13 @@ class HttpTransport(abc.ABC):
     @abc.abstractmethod
     async def stream(self, request: Request) -> RawStream:
         """Send, and return as soon as the answer begins; see the module for the errors."""
+
+    @abc.abstractmethod
+    def keep(self, service: str, instances: Collection[Instance]) -> None:
+        """Learn the new list of a service: whoever left it keeps no connection.
+
+        Idle ones are closed at once, those with a call under way when it ends.
+        """
 
     @abc.abstractmethod
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 
 from meshkit import identity
 from meshkit.client.http import HttpClient
-from meshkit.client.pyreqwest_transport import PyreqwestTransport
+from meshkit.client.http1 import Http1Transport
 from meshkit.client.retry import RetryPolicy
 from meshkit.client.transport import Content, HttpTransport, RawResponse, Request
 from meshkit.discovery.balancing import Candidate, Done, Outcome
@@ -212,7 +212,7 @@ async def users(
             )
         target = Target(Subscription(registry, "users", None), balancer=lambda: InOrder(outcomes))
         stack.push_async_callback(target.aclose)
-        transport = transport or PyreqwestTransport()
+        transport = transport or Http1Transport()
         stack.push_async_callback(transport.aclose)
         client = HttpClient(
             target,
