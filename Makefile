@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench servers faults clean
+.PHONY: help demo test lint types check bench servers faults soak clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -46,6 +46,9 @@ bench: $(READY) servers ## measure against plain FastAPI, uvicorn and a hand-wri
 
 faults: $(READY) servers ## run every fault on every engine, and write docs/faults.md (20 minutes)
 	@TEST_CHURN_SECONDS=120 TEST_FAULTS_PAGE=docs/faults.md $(BIN)/python -m pytest tests/faults -n 0 $(ARGS)
+
+soak: $(READY) servers ## ten minutes of calls through random faults: all answered, nothing leaks
+	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(BIN)/python -m pytest tests/soak -n 0 -s $(ARGS)
 
 clean: ## remove the environment and all caches
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

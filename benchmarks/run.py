@@ -35,7 +35,9 @@ NAMES = (
     "watch_latency",
     "watch_many",
     "registry_load",
+    "call_grpc",
     "failover",
+    "pick",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 

@@ -92,15 +92,26 @@ class LeaseLost(RegistryError):
 
 
 class CallError(MeshError):
-    """A call to another service failed."""
+    """A call to another service failed.
+
+    Attributes:
+        final: the call had its chances: a service that fails because of it tells its own callers
+            not to repeat theirs, which would multiply the load down here.
+    """
+
+    final = True
 
 
 class NoInstances(CallError):
     """No instance of the service is known or left to try."""
 
+    final = False
+
 
 class ConnectError(CallError):
     """The request surely never left this process (connection refused, no route)."""
+
+    final = False
 
 
 class ConnectionLost(CallError):
@@ -125,6 +136,8 @@ class BreakerOpen(CallError):
 
 class BulkheadFull(CallError):
     """The call was not made, as too many calls to the service are under way."""
+
+    final = False
 
 
 class HTTPStatusError(CallError):

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -72,7 +72,7 @@ class MeshSettings(BaseSettings):
         "info", description="least level"
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: json off a tty")
-    access_log: bool = Field(False, description="log every HTTP request")
+    access_log: bool = Field(False, description="log every request, HTTP and gRPC")
     self_probe: Literal["require", "warn", "off"] = Field(
         "require", description="call ourselves by the advertised address before registering"
     )
@@ -81,6 +81,15 @@ class MeshSettings(BaseSettings):
     loop_lag_limit: Seconds = Field(5.0, description="an event loop stuck longer counts as down")
     drain_delay: Delay | None = Field(None, description="unset: as the registry needs")
     shutdown_timeout: Seconds = Field(28.0, description="from the signal to the end of the process")
+    shedding: Literal["auto", "off"] = Field(
+        "auto", description="refuse requests that would only wait when overloaded"
+    )
+    max_concurrency: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="requests at once that are never exceeded, HTTP and gRPC each"
+    )
+    max_body: Annotated[ByteSize, Field(ge=0)] = Field(
+        ByteSize(16 * 1024 * 1024), description="largest HTTP body and gRPC message; 0: any"
+    )
     balancer: Literal["p2c", "round_robin", "weighted", "least", "hash", "random"] = Field(
         "p2c", description="how an instance is chosen for an outgoing call"
     )

@@ -68,6 +68,10 @@ class RetryBudget:
         self._tokens.add(-UNIT)
         return True
 
+    def give_back(self) -> None:
+        """Put back a token that was just taken, as nothing came of the attempt."""
+        self._tokens.add(UNIT)
+
     @property
     def left(self) -> float:
         """How many further attempts could be made now."""

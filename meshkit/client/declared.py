@@ -10,6 +10,8 @@ from meshkit.errors import ConfigError
 from meshkit.model import check_service_name
 
 if TYPE_CHECKING:
+    from grpc.aio import ClientInterceptor
+
     from meshkit.client.http import HttpClient
     from meshkit.client.mesh import Mesh
 
@@ -50,11 +52,13 @@ class GrpcDependency(Generic[Stub]):
         stub: Callable[[Any], Stub],
         service: str,
         idempotent: Sequence[str],
+        interceptors: Sequence[ClientInterceptor],
         options: PolicyOptions,
     ) -> None:
         self.stub = stub
         self.service = service
         self.idempotent = tuple(idempotent)
+        self.interceptors = tuple(interceptors)
         self.options = options
 
     @overload
@@ -65,7 +69,11 @@ class GrpcDependency(Generic[Stub]):
         if instance is None:
             return self
         stub: Stub = instance.mesh.grpc(
-            self.stub, self.service, idempotent=self.idempotent, **self.options
+            self.stub,
+            self.service,
+            idempotent=self.idempotent,
+            interceptors=self.interceptors,
+            **self.options,
         )
         return stub
 
@@ -85,6 +93,7 @@ def grpc_client(
     service: str,
     *,
     idempotent: Sequence[str] = (),
+    interceptors: Sequence[ClientInterceptor] = (),
     **options: Unpack[PolicyOptions],
 ) -> GrpcDependency[Stub]:
     """Declare that this service calls ``service`` over gRPC.
@@ -94,9 +103,11 @@ def grpc_client(
         service: the name it is registered under.
         idempotent: methods that may run twice, so that a call lost with its connection goes to
             another instance. Methods whose proto sets ``idempotency_level`` need not be named.
+        interceptors: gRPC's own client interceptors, the outermost first.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    return GrpcDependency(stub, _checked(service, "grpc_client"), idempotent, options)
+    checked = _checked(service, "grpc_client")
+    return GrpcDependency(stub, checked, idempotent, interceptors, options)
 
 
 def _checked(service: str, where: str) -> str:

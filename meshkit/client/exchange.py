@@ -3,96 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any
 
 from meshkit import identity
-from meshkit.client.request import is_replayable
-from meshkit.client.retry import IDEMPOTENT_METHODS, CallStats, RetryPolicy
-from meshkit.client.transport import Content, RawResponse, RawStream, Request
+from meshkit.client.call import Answer, Call, Raw
+from meshkit.client.guards import Guards
+from meshkit.client.race import Race
+from meshkit.client.stats import CallStats
+from meshkit.client.transport import Request
+from meshkit.client.verdict import identify, judge, retry_after, was_refused
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick, Target
-from meshkit.errors import (
-    CallError,
-    CallTimeout,
-    ConnectError,
-    ConnectionLost,
-    NoInstances,
-    WrongInstance,
-)
-from meshkit.model import Instance
+from meshkit.errors import CallError, CallTimeout, ConnectError, ConnectionLost, NoInstances
 
 TRANSPORT = "http"
-MISDIRECTED = 421
-SHOWN = 5  # failed attempts in a message
+# Looking up members of an enum is slow before Python 3.12.
+OK, WRONG, SHED = Outcome.OK, Outcome.WRONG, Outcome.SHED
 
 log = logging.getLogger("meshkit.client")
 
-Raw = TypeVar("Raw", RawResponse, RawStream)
-
-
-@dataclasses.dataclass(slots=True)
-class Call:
-    """A call as its caller made it, and what has been tried so far.
-
-    Attributes:
-        method: in upper case.
-        path: encoded, without the query, which may hold secrets: it is shown in messages.
-        query: encoded, with its ``?``, or empty.
-        headers: pairs to send.
-        content: the body.
-        timeout: seconds for the whole call.
-        started: when it was made, on the monotonic clock.
-        tried: ids of the instances that failed, in order.
-        failures: why, in the same order.
-        sent: how many of them may have processed the request.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: list[tuple[str, str]]
-    content: Content
-    timeout: float
-    started: float = dataclasses.field(default_factory=time.monotonic)
-    tried: list[str] = dataclasses.field(default_factory=list)
-    failures: list[CallError] = dataclasses.field(default_factory=list)
-    sent: int = 0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the call was made."""
-        return time.monotonic() - self.started
-
-    @property
-    def left(self) -> float:
-        """Seconds that the call may still take; never 0, so that it can bound an attempt."""
-        return max(self.timeout - self.elapsed, 0.001)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer(Generic[Raw]):
-    """An instance's answer. Whoever receives it calls ``pick.done(outcome)``, once."""
-
-    pick: Pick
-    request: Request
-    raw: Raw
-    outcome: Outcome
+Send = Callable[[Request], Awaitable[Raw]]
 
 
 class Exchange:
-    """Carries out the calls to one service."""
+    """Carries out the calls to one service.
 
-    def __init__(self, target: Target, retry: RetryPolicy, stats: CallStats) -> None:
+    Args:
+        target: picks the instances.
+        guards: what the service's clients share.
+        stats: the client's counters.
+    """
+
+    def __init__(self, target: Target, guards: Guards, stats: CallStats) -> None:
         self._target = target
-        self._retry = retry
+        self._guards = guards
+        self._budget = guards.budget
         self._stats = stats
 
-    async def run(self, call: Call, send: Callable[[Request], Awaitable[Raw]]) -> Answer[Raw]:
-        """Try instances until one answers.
+    async def run(self, call: Call, send: Send[Raw]) -> Answer[Raw]:
+        """Try instances until one answers well; return the last answer when none does.
 
         Raises:
             NoInstances: nobody is known, or everybody that is known was tried.
@@ -100,131 +52,279 @@ class Exchange:
             CallTimeout: the call's time is over.
         """
         self._stats.calls += 1
+        self._budget.deposit()
         try:
-            while True:
-                pick = await self._pick(call)
-                if call.failures:
-                    self._stats.retried += 1
-                    reason = f"{call.failures[-1]}; trying {pick.instance.id}"
-                    log.debug("%s", self._line(call, reason))
-                answer = await self._attempt(call, pick, send)
-                if answer is not None:
-                    return answer
-        except CallError:
-            self._stats.failed += 1
+            pick = self._target.try_pick(TRANSPORT)
+            if pick is None:
+                pick = await self._first(call)
+            return await self.attempts(call, send, pick)
+        except BaseException as error:
+            self._stats.failed += isinstance(error, CallError)
+            if call.kept is not None:
+                call.kept.drop()
             raise
 
-    async def _pick(self, call: Call) -> Pick:
-        """Choose an instance that was not tried, waiting for the first list if need be."""
+    async def _first(self, call: Call) -> Pick:
+        """Wait for the first list."""
         try:
-            pick = self._target.try_pick(TRANSPORT, call.tried)
-            if pick is None:
-                async with asyncio.timeout(call.left):
-                    pick = await self._target.pick(TRANSPORT, call.tried)
-        except NoInstances:
-            if not call.failures:
-                raise
-            reason = f"no instance left to try after {_attempts(call)}: {_listed(call)}"
-            raise NoInstances(self._line(call, reason)) from call.failures[-1]
+            async with asyncio.timeout(call.left):
+                return await self._target.pick(TRANSPORT)
         except TimeoutError:
             reason = f"no list of instances within {call.timeout:g} s"
             raise CallTimeout(self._line(call, reason)) from None
+
+    async def attempts(self, call: Call, send: Send[Raw], pick: Pick) -> Answer[Raw]:
+        """Try this instance, and further ones as long as that may help."""
+        while True:
+            race = self._watch(call, send, pick)
+            began = time.monotonic()
+            request = call.request(pick)
+            answer: Answer[Raw] | None
+            try:
+                raw = await send(request)
+            except BaseException as error:  # noqa: BLE001 - raised again if nothing makes up for it
+                answer = self._errored(call, pick, race, error, time.monotonic() - began)
+            else:
+                answer = Answer(pick, request, raw, judge(pick.instance, raw))
+                if not self.is_good(call, answer):
+                    self._answered(call, answer, race)
+                    answer = None
+                elif answer.outcome is OK:
+                    self._guards.answered(time.monotonic() - began)
+            finally:
+                if race is not None:
+                    race.end()
+                    call.plan.overdue.forget(race)
+            if answer is not None:
+                if call.attempts > 1:
+                    self._tidy(call, race)
+                return answer
+            following = await self._follow(call, race)
+            if isinstance(following, Answer):
+                return following
+            pick = following
+
+    def _watch(self, call: Call, send: Send[Raw], pick: Pick) -> Race[Raw] | None:
+        """See to it that another instance is asked too if this one does not answer in time."""
+        patience = call.patience()
+        if patience is None:
+            return None
+        race = Race(self, call, send, pick)
+        call.plan.overdue.add(race, time.monotonic() + patience)
+        return race
+
+    def second(self, call: Call, pick: Pick) -> Pick | None:
+        """Return whom to ask too when the attempt on ``pick`` is overdue; None: just wait on."""
+        late = pick.instance.id
+        call.exclude(late)
+        if not self._budget.withdraw():
+            return None
+        other = self._another(call)
+        if other is None:
+            self._budget.give_back()
+            return None
+        call.out += (late,)
+        call.sent += 1
+        self._stats.hedged += 1
+        self._begins(call, other, f"no answer from {late} so far")
+        return other
+
+    def is_good(self, call: Call, answer: Answer[Any]) -> bool:
+        """Whether an answer ends the call."""
+        outcome = answer.outcome
+        return (
+            outcome is not WRONG
+            and outcome is not SHED
+            and answer.raw.status_code not in call.plan.statuses
+        )
+
+    def _tidy(self, call: Call, race: Race[Raw] | None) -> None:
+        """Let go of everything that a good answer makes needless."""
+        if race is not None:
+            race.give_up()
+        if call.kept is not None:
+            call.kept.drop()
+
+    def _errored(
+        self,
+        call: Call,
+        pick: Pick,
+        race: Race[Raw] | None,
+        error: BaseException,
+        seconds: float,
+    ) -> Answer[Raw] | None:
+        """Note an attempt that ended with an error, unless it is one of the caller's own.
+
+        Returns the answer that came first, if the attempt was given up for it.
+        """
+        if isinstance(error, CallError):
+            self._broke(call, pick, error, race)
+            return None
+        try_time = call.plan.try_time() if race is not None else None
+        late = try_time is not None and seconds >= try_time
+        pick.done(Outcome.TIMEOUT if late else Outcome.CANCELLED)
+        if late:
+            self._stats.note("timeout")
+        if race is None:
+            raise error
+        if race.rest is None or not race.end() or not isinstance(error, asyncio.CancelledError):
+            race.give_up()
+            raise error
+        if not late:
+            self._guards.answered(seconds)  # at least so long, or hedging would breed hedging
+        self._stats.won += 1
+        answer, race.rest = race.rest.result(), None
+        return answer
+
+    async def _follow(self, call: Call, race: Race[Raw] | None) -> Pick | Answer[Raw]:
+        """Return whom to try after a failed attempt, or what the rest of the call comes to."""
+        if race is None or race.rest is None:
+            return await self._next(call)
+        try:
+            answer = await race.rest
+        except CallError:
+            if call.kept is None:
+                raise
+            return call.kept
+        except asyncio.CancelledError:
+            race.give_up()
+            raise
+        if self.is_good(call, answer):
+            self._stats.won += 1
+        elif call.kept is not None:
+            return call.kept  # a later one
+        return answer
+
+    def _broke(self, call: Call, pick: Pick, error: CallError, race: Race[Raw] | None) -> None:
+        """Note an attempt without an answer."""
+        if isinstance(error, ConnectError):
+            outcome = Outcome.REFUSED
+            call.out += (pick.instance.id,)
+        elif isinstance(error, CallTimeout):
+            outcome = Outcome.TIMEOUT
+        else:
+            outcome = Outcome.FAILED
+        pick.done(outcome)
+        call.over |= not isinstance(error, ConnectError | ConnectionLost)
+        label = "lost" if outcome is Outcome.FAILED else outcome.value
+        self._failed(call, pick, error, label, race, handled=outcome is not Outcome.REFUSED)
+
+    def _answered(self, call: Call, answer: Answer[Raw], race: Race[Raw] | None) -> None:
+        """Note an answer that is not good, and keep it if there may be no better one."""
+        pick, raw, outcome = answer.pick, answer.raw, answer.outcome
+        answer.done(outcome)
+        stranger = identify(pick.instance, raw)
+        if stranger is not None:
+            answer.drop()
+            call.out += (pick.instance.id,)
+            self._failed(call, pick, stranger, "wrong", race, handled=not was_refused(raw))
+            return
+        worse, call.kept = call.kept, answer
+        if worse is not None:
+            worse.drop()
+        call.over |= identity.NO_RETRY in raw.headers
+        call.retry_after = retry_after(raw.headers)
+        label = "shed" if outcome is SHED else str(raw.status_code)
+        error = CallError(f"answered {raw.status_code}")
+        self._failed(call, pick, error, label, race, handled=outcome is not SHED)
+
+    def _failed(
+        self,
+        call: Call,
+        pick: Pick,
+        error: CallError,
+        label: str,
+        race: Race[Raw] | None,
+        *,
+        handled: bool,
+    ) -> None:
+        call.exclude(pick.instance.id)
+        call.failures += (type(error)(f"{pick.instance.id} ({pick.endpoint}) {error}"),)
+        call.handled = handled
+        if handled and (race is None or race.rest is None):  # else it was counted when overdue
+            call.sent += 1
+        self._stats.note(label)
+
+    async def _next(self, call: Call) -> Pick | Answer[Any]:
+        """Return whom to try next, or the answer to be content with; raise if there is neither."""
+        why = self._obstacle(call)
+        if why is not None:
+            return self._give_up(call, why)
+        # A first refused connection costs the servers nothing.
+        free = len(call.failures) == 1 and isinstance(call.failures[0], ConnectError)
+        if not free and not self._budget.withdraw():
+            return self._give_up(call, "not repeated, as the retry budget is used up")
+        pick = self._another(call) or await self._later(call)
+        if pick is None:
+            return self._nobody(call)
+        self._begins(call, pick, str(call.failures[-1]))
         return pick
 
-    async def _attempt(
-        self, call: Call, pick: Pick, send: Callable[[Request], Awaitable[Raw]]
-    ) -> Answer[Raw] | None:
-        """Return the instance's answer; None when it failed and another one may be tried."""
-        request = _request(call, pick)
-        try:
-            raw = await send(request)
-        except CallError as error:
-            refused = isinstance(error, ConnectError)
-            pick.done(Outcome.REFUSED if refused else Outcome.FAILED)
-            self._failed(call, pick, error, unprocessed=refused)
-            return None
-        except BaseException:
-            pick.done(Outcome.CANCELLED)
-            raise
-        stranger = identify(pick.instance, raw)
-        if stranger is None:
-            return Answer(pick, request, raw, judge(raw))
-        pick.done(Outcome.WRONG)
-        if isinstance(raw, RawStream):
-            await raw.aclose()
-        refused = raw.status_code == MISDIRECTED and identity.INSTANCE in raw.headers
-        self._failed(call, pick, stranger, unprocessed=refused)
-        return None
+    def _begins(self, call: Call, pick: Pick, reason: str) -> None:
+        """Note a further attempt."""
+        self._stats.retried += 1
+        log.debug("%s", self._line(call, f"{reason}; trying {pick.instance.id}"))
 
-    def _failed(self, call: Call, pick: Pick, error: CallError, *, unprocessed: bool) -> None:
-        """Note a failed attempt; raise it unless another instance may be tried."""
-        kind = type(error)
-        failure = kind(f"{pick.instance.id} ({pick.endpoint}) {error}")
-        call.tried.append(pick.instance.id)
-        call.failures.append(failure)
-        call.sent += not unprocessed
-        if isinstance(error, CallTimeout):
-            reason = f"no answer within {call.timeout:g} s: {_listed(call)}"
-            raise kind(self._line(call, reason)) from None
-        if not isinstance(error, ConnectError | ConnectionLost | WrongInstance):
-            raise kind(self._line(call, _listed(call))) from None
-        if not self._retry.may_retry(
+    def _obstacle(self, call: Call) -> str | None:
+        """Return why a failed attempt may not be followed by another one."""
+        if call.over:
+            return ""
+        retry = call.plan.retry
+        if retry.may_retry(
             sent=call.sent,
-            unprocessed=unprocessed,
-            idempotent=call.method in IDEMPOTENT_METHODS,
-            replayable=is_replayable(call.content),
+            unprocessed=not call.handled,
+            idempotent=call.idempotent,
+            replayable=call.replayable,
         ):
-            raise kind(self._line(call, f"{_listed(call)}; {_why_not(call)}")) from None
+            return None
+        if not call.replayable:
+            return "not repeated, as its body was a stream"
+        if not call.idempotent:
+            return f"not repeated, as {call.method} may have had an effect"
+        return f"given up after {call.counted()}"
+
+    def _another(self, call: Call) -> Pick | None:
+        """Choose an instance that was not tried."""
+        try:
+            return self._target.try_pick(TRANSPORT, call.tried)
+        except NoInstances:
+            return None
+
+    async def _later(self, call: Call) -> Pick | None:
+        """Choose among those that were tried, after a pause, if that may help."""
+        shed = call.kept is not None and call.kept.outcome is SHED
+        retry = call.plan.retry
+        if len(call.out) == len(call.tried) or call.pauses >= retry.attempts - 1:
+            return None
+        if call.retry_after > retry.backoff_cap and not shed:
+            return None
+        pause = retry.pause(call.pauses, call.retry_after)
+        if pause >= call.left:
+            return None
+        call.pauses += 1
+        await asyncio.sleep(pause)
+        call.tried = call.out
+        return self._another(call)
+
+    def _give_up(self, call: Call, why: str) -> Answer[Any]:
+        """Return the last answer; raise the last failure when there is none."""
+        if call.kept is not None:
+            return call.kept
+        last = call.failures[-1]
+        if isinstance(last, CallTimeout):
+            reason = f"no answer within {call.timeout:g} s: {call.listed()}"
+        else:
+            reason = "; ".join(filter(None, (call.listed(), why)))
+        raise type(last)(self._line(call, reason)) from None
+
+    def _nobody(self, call: Call) -> Answer[Any]:
+        """Do the same when everybody was tried."""
+        if call.kept is not None:
+            return call.kept
+        reason = f"no instance left to try after {call.counted()}: {call.listed()}"
+        error = NoInstances(self._line(call, reason))
+        error.final = call.sent > 0
+        raise error from call.failures[-1]
 
     def _line(self, call: Call, reason: str) -> str:
         return f"{self._target.service}: {call.method} {call.path}: {reason}"
-
-
-def _request(call: Call, pick: Pick) -> Request:
-    headers = call.headers
-    if identity.proves_identity(pick.instance.metadata):
-        # Only then: an engine may know an instance by an id that it does not have itself.
-        headers = [*headers, (identity.TARGET, pick.instance.id)]
-    url = f"http://{pick.endpoint}{call.path}{call.query}"
-    return Request(call.method, url, headers, call.content, call.left, pick.instance.id)
-
-
-def identify(instance: Instance, raw: RawResponse | RawStream) -> WrongInstance | None:
-    """Return the error when somebody other than ``instance`` answered."""
-    if not identity.proves_identity(instance.metadata):
-        return None
-    named = raw.headers.get(identity.INSTANCE)
-    # A service that passes on another one's answer with all its headers adds its own name.
-    if named == instance.id or instance.id in raw.headers.get_list(identity.INSTANCE):
-        return None
-    return WrongInstance(f"was answered for by {named or 'somebody who gives no name'}")
-
-
-def judge(raw: RawResponse | RawStream) -> Outcome:
-    """Return what an answer says of the instance that gave it."""
-    leaving = raw.headers.get(identity.DRAINING)
-    # A gateway may pass on the mark of whom it called; only its own is about it.
-    if leaving is not None and leaving == raw.headers.get(identity.INSTANCE):
-        return Outcome.DRAINING
-    return Outcome.FAILED if raw.status_code >= 500 else Outcome.OK
-
-
-def _attempts(call: Call) -> str:
-    count = len(call.failures)
-    return f"{count} attempt{'s' * (count > 1)}"
-
-
-def _listed(call: Call) -> str:
-    """Return what each attempt met with, on one line even for a hundred instances."""
-    parts = [str(failure) for failure in call.failures[:SHOWN]]
-    if len(call.failures) > SHOWN:
-        parts.append(f"and {len(call.failures) - SHOWN} more")
-    return "; ".join(parts)
-
-
-def _why_not(call: Call) -> str:
-    if not is_replayable(call.content):
-        return "not repeated, as its body was a stream"
-    if call.method not in IDEMPOTENT_METHODS:
-        return f"not repeated, as {call.method} may have had an effect"
-    return f"given up after {_attempts(call)}"

@@ -9,8 +9,14 @@ import math
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from meshkit.client.exchange import Answer, Call, Exchange
+from meshkit.client.call import Answer, Call
+from meshkit.client.exchange import Exchange
+from meshkit.client.gate import Gate, speaks_against
+from meshkit.client.guards import Guards
 from meshkit.client.headers import HeaderTypes, check_headers, merge_headers
+from meshkit.client.hedge import HedgePolicy
+from meshkit.client.plan import Plans
+from meshkit.client.policy import CallPolicy
 from meshkit.client.request import (
     METHOD,
     ContentTypes,
@@ -20,11 +26,12 @@ from meshkit.client.request import (
     encode_url,
 )
 from meshkit.client.response import Response, StreamResponse
-from meshkit.client.retry import CallStats, RetryPolicy
-from meshkit.client.transport import HttpTransport
+from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
+from meshkit.client.stats import CallStats
+from meshkit.client.transport import HttpTransport, RawStream
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Target
-from meshkit.errors import ConfigError
+from meshkit.errors import CallError, ConfigError
 
 # Methods that always announce a body, if an empty one.
 # https://www.rfc-editor.org/rfc/rfc9110#section-8.6
@@ -41,11 +48,17 @@ class Options(TypedDict, total=False):
             repeats the name. They are merged into the query that the URL has.
         headers: a mapping or pairs; they replace the client's headers of the same names.
         timeout: seconds for the whole call, retries included; the client's when None.
+        retry: when another instance is tried; the client's when None.
+        hedge: when another instance is asked too; the client's when None.
+        idempotent: whether the call may be made twice; by the method when None.
     """
 
     params: ParamTypes | None
     headers: HeaderTypes | None
     timeout: float | None
+    retry: RetryPolicy | None
+    hedge: HedgePolicy | None
+    idempotent: bool | None
 
 
 class BodyOptions(Options, total=False):
@@ -67,8 +80,10 @@ class HttpClient:
 
     Each call goes to an instance that the balancer picks. It goes on to another one when the
     first can't have had the request (connection refused, or the address is somebody else's by
-    now), and for idempotent methods also when the connection broke. Answers are never retried,
-    whatever their status. As with httpx, redirects are not followed; there are no cookies.
+    now) or refused it as too much, and for idempotent methods also when the connection broke,
+    when the answer is 502, 503 or 504, or when there is none for long; see
+    :class:`~meshkit.RetryPolicy`. When that does not help, the last answer is returned, whatever
+    its status. As with httpx, redirects are not followed; there are no cookies.
 
     Every method raises :class:`~meshkit.errors.CallError` (see its subclasses) when there is no
     answer, and :class:`~meshkit.errors.ConfigError` for arguments that can't be used.
@@ -77,11 +92,13 @@ class HttpClient:
         target: the service, as discovery sees it.
         transport: shared by all clients; not closed by this one.
         timeout: seconds for a whole call, retries included.
-        retry: when another instance is tried.
+        policy: how calls are made; its ``timeout`` does not count here.
+        guards: what all clients of the service share; its own when None.
         headers: sent with every call.
 
     Attributes:
         stats: counters since the client was made.
+        guards: the retry budget, breakers and bulkheads of the service.
     """
 
     def __init__(
@@ -90,10 +107,13 @@ class HttpClient:
         transport: HttpTransport,
         *,
         timeout: float,
-        retry: RetryPolicy | None = None,
+        policy: CallPolicy | None = None,
+        guards: Guards | None = None,
         headers: HeaderTypes | None = None,
     ) -> None:
+        policy = policy or CallPolicy()
         self.service = target.service
+        self.guards = guards or Guards(target.service)
         self.timeout = self._checked_timeout(timeout)
         self.stats = CallStats()
         self._transport = transport
@@ -101,7 +121,10 @@ class HttpClient:
         if (known := target.subscription.snapshot) is not None:
             transport.keep(target.service, known.instances)
         self._headers = check_headers(headers)
-        self._exchange = Exchange(target, retry or RetryPolicy(), self.stats)
+        self._plans = Plans(self.guards, policy.retry, policy.hedge)
+        self._gate = Gate.of(self.guards, policy)
+        self._most = policy.max_answer or 0
+        self._exchange = Exchange(target, self.guards, self.stats)
 
     async def get(self, url: str, **options: Unpack[Options]) -> Response:
         """Send a GET request."""
@@ -140,9 +163,33 @@ class HttpClient:
             options: see :class:`Options` and :class:`BodyOptions`.
         """
         call = self._prepare(method, url, **options)
+        if self._gate is not None:
+            return await self._guarded(self._gate, call)
         answer = await self._exchange.run(call, self._transport.send)
-        answer.pick.done(answer.outcome)
+        answer.done(answer.outcome)
         return _respond(Response, call, answer)
+
+    async def _guarded(self, gate: Gate, call: Call) -> Response:
+        ticket = await self._enter(gate, call)
+        failed: bool | None = None
+        try:
+            answer = await self._exchange.run(call, self._transport.send)
+            answer.done(answer.outcome)
+            failed = answer.raw.status_code >= 500
+        except BaseException as error:
+            failed = speaks_against(error)
+            raise
+        finally:
+            gate.leave(ticket, failed=failed)
+        return _respond(Response, call, answer)
+
+    async def _enter(self, gate: Gate, call: Call) -> int:
+        try:
+            return await gate.enter(call.left)
+        except CallError:
+            self.stats.calls += 1
+            self.stats.failed += 1
+            raise
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -154,7 +201,25 @@ class HttpClient:
         stream may last. What was not read is dropped at the end of the block.
         """
         call = self._prepare(method, url, **options)
-        answer = await self._exchange.run(call, self._transport.stream)
+        gate, failed = self._gate, None
+        ticket = 0 if gate is None else await self._enter(gate, call)
+        try:
+            try:
+                answer = await self._exchange.run(call, self._transport.stream)
+            except BaseException as error:
+                failed = speaks_against(error)
+                raise
+            failed = answer.raw.status_code >= 500
+            async with self._reading(call, answer) as response:
+                yield response
+        finally:
+            if gate is not None:
+                gate.leave(ticket, failed=failed)
+
+    @contextlib.asynccontextmanager
+    async def _reading(
+        self, call: Call, answer: Answer[RawStream]
+    ) -> AsyncGenerator[StreamResponse, None]:
         response = _respond(StreamResponse, call, answer)
         outcome = answer.outcome
         try:
@@ -163,7 +228,7 @@ class HttpClient:
             outcome = Outcome.CANCELLED
             raise
         finally:
-            answer.pick.done(Outcome.FAILED if response.failed else outcome)
+            answer.done(Outcome.FAILED if response.failed else outcome)
             self.stats.failed += response.failed
             await answer.raw.aclose()
 
@@ -178,6 +243,9 @@ class HttpClient:
         json: Any = None,
         content: ContentTypes | None = None,
         data: Mapping[str, Values] | None = None,
+        retry: RetryPolicy | None = None,
+        hedge: HedgePolicy | None = None,
+        idempotent: bool | None = None,
     ) -> Call:
         method = method.upper()
         if not METHOD.fullmatch(method):
@@ -190,7 +258,16 @@ class HttpClient:
         elif body is None and method in WITH_BODY:
             pairs = merge_headers([("content-length", "0")], pairs)
         seconds = self.timeout if timeout is None else self._checked_timeout(timeout)
-        return Call(method, path, query, pairs, body, seconds)
+        if idempotent is None:
+            idempotent = method in IDEMPOTENT_METHODS
+        plan = (
+            self._plans.usual if retry is None and hedge is None else self._plans.of(retry, hedge)
+        )
+        call = Call(
+            method, path, query, pairs, body, timeout=seconds, plan=plan, idempotent=idempotent
+        )
+        call.most = self._most
+        return call
 
     def _checked_timeout(self, timeout: float) -> float:
         if not 0 < timeout < math.inf:
@@ -206,6 +283,6 @@ def _respond(kind: type[Kind], call: Call, answer: Answer[Any]) -> Kind:
         answer.raw,
         request=answer.request,
         instance=answer.pick.instance,
-        attempts=len(call.failures) + 1,
+        attempts=call.attempts,
         seconds=call.elapsed,
     )

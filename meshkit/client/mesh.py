@@ -25,6 +25,8 @@ from meshkit.model import ServiceInfo, Snapshot, check_service_name
 from meshkit.registry import Registry, open_registry
 
 if TYPE_CHECKING:
+    from grpc.aio import ClientInterceptor
+
     from meshkit.client.grpc import ChannelPool, MeshChannel
     from meshkit.client.transport import HttpTransport
     from meshkit.settings import MeshSettings
@@ -89,7 +91,7 @@ class Mesh:
         self._guards: dict[str, Guards] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
-        self._channels: dict[tuple[str, CallPolicy, tuple[str, ...]], MeshChannel] = {}
+        self._channels: dict[tuple[object, ...], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
         self._closed = False
@@ -105,7 +107,11 @@ class Mesh:
         if (client := self._http.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
             client = HttpClient(
-                self._target(service, policy), self._transport, timeout=timeout, retry=policy.retry
+                self._target(service, policy),
+                self._transport,
+                timeout=timeout,
+                policy=policy,
+                guards=self.guards(service),
             )
             self._http[key] = client
         return client
@@ -116,6 +122,7 @@ class Mesh:
         service: str,
         *,
         idempotent: Sequence[str] = (),
+        interceptors: Sequence[ClientInterceptor] = (),
         **options: Unpack[PolicyOptions],
     ) -> Stub:
         """Return a generated stub whose calls go to instances of ``service``.
@@ -124,9 +131,10 @@ class Mesh:
             stub: the generated stub class.
             service: the name it is registered under.
             idempotent: names of methods that may run twice, beside those whose proto says so.
+            interceptors: gRPC's own client interceptors, the outermost first.
             options: see :class:`~meshkit.client.policy.PolicyOptions`.
         """
-        channel = self.channel(service, idempotent=idempotent, **options)
+        channel = self.channel(service, idempotent=idempotent, interceptors=interceptors, **options)
         key = (stub, channel)
         if key not in self._stubs:
             self._stubs[key] = stub(channel)
@@ -134,18 +142,33 @@ class Mesh:
         return made
 
     def channel(
-        self, service: str, *, idempotent: Sequence[str] = (), **options: Unpack[PolicyOptions]
+        self,
+        service: str,
+        *,
+        idempotent: Sequence[str] = (),
+        interceptors: Sequence[ClientInterceptor] = (),
+        **options: Unpack[PolicyOptions],
     ) -> MeshChannel:
         """Return the gRPC channel of ``service``, for several stubs over one set of connections."""
         from meshkit.client.grpc import ChannelPool, MeshChannel  # noqa: PLC0415 - HTTP needs no gRPC
 
-        key = (service, policy := CallPolicy(**options), tuple(idempotent))
+        policy = CallPolicy(**options)
+        key = (service, policy, tuple(idempotent), tuple(map(id, interceptors)))
         if (channel := self._channels.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
             target = self._target(service, policy)
             pool = self._pools.setdefault(service, ChannelPool())
             channel = MeshChannel(
-                target, timeout=timeout, retry=policy.retry, idempotent=key[2], pool=pool
+                target,
+                timeout=timeout,
+                retry=policy.retry,
+                hedge=policy.hedge,
+                breaker=policy.breaker,
+                bulkhead=policy.bulkhead,
+                guards=self.guards(service),
+                idempotent=idempotent,
+                interceptors=interceptors,
+                pool=pool,
             )
             self._channels[key] = channel
         return channel

@@ -21,7 +21,7 @@ class PolicyOptions(TypedDict, total=False):
 
     Keys:
         timeout: seconds for a whole call, retries included; the setting ``call_timeout`` if None.
-        retry: when a failed attempt is followed by one on another instance.
+        retry: when an attempt is followed by one on another instance.
         balancer: how an instance is chosen: p2c, round_robin, weighted, least, hash, random, or
             a class or function that makes a balancer; the setting ``balancer`` if None.
         slow_start: seconds until a new instance has its full share of the calls; 0 for at once.
@@ -31,6 +31,8 @@ class PolicyOptions(TypedDict, total=False):
             answers; never if None.
         breaker: when calls fail at once because too many have failed; never if None.
         bulkhead: how many calls to the service may be under way; any number if None.
+        max_answer: bytes that an answer to an HTTP call may have, decompressed; any number if None.
+            Streams may have more.
     """
 
     timeout: float | None
@@ -41,6 +43,7 @@ class PolicyOptions(TypedDict, total=False):
     hedge: HedgePolicy | None
     breaker: BreakerPolicy | None
     bulkhead: BulkheadPolicy | None
+    max_answer: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,10 @@ class CallPolicy:
     balancer: str | BalancerFactory | None = None
     slow_start: float = SLOW_START
     subset: int | None = None
+    hedge: HedgePolicy | None = None
+    breaker: BreakerPolicy | None = None
+    bulkhead: BulkheadPolicy | None = None
+    max_answer: int | None = None
 
     def __post_init__(self) -> None:
         if self.balancer is not None:
@@ -59,9 +66,7 @@ class CallPolicy:
         if not 0 <= self.slow_start <= SLOW_START_MOST:
             most = f"{SLOW_START_MOST:g}"
             raise ConfigError(f"slow_start is {self.slow_start:g} s, not between 0 and {most}")
+        if self.max_answer is not None and self.max_answer < 1:
+            raise ConfigError(f"max_answer is {self.max_answer}; it must be at least 1 byte")
         if self.subset is not None and self.subset < 0:
             raise ConfigError(f"subset is {self.subset}; it must be at least 0 (for all)")
-
-    hedge: HedgePolicy | None = None
-    breaker: BreakerPolicy | None = None
-    bulkhead: BulkheadPolicy | None = None

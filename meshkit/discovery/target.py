@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-import time
 from collections.abc import Callable, Collection, Sequence
+from time import perf_counter
 from typing import Protocol
 
 from meshkit.discovery.balancing import Balancer, BalancerFactory, Candidate, Done, Outcome
@@ -20,6 +21,8 @@ from meshkit.model import Endpoint, Instance, Snapshot
 
 FIRST_LIST_WAIT = 5.0
 FAR_AFTER = 2  # attempts of one call, of the three that may have reached a server
+OK = Outcome.OK  # looking up members of an enum is slow before Python 3.12
+NEVER = math.inf
 DRAIN_PAUSE = 30.0  # a leaving instance is off the list long before
 
 
@@ -48,11 +51,11 @@ class Pick:
         self.endpoint = endpoint
         self._target = target
         self._done = done
-        self._began = time.perf_counter()
+        self._began = perf_counter()
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
-        seconds = time.perf_counter() - self._began
+        seconds = perf_counter() - self._began
         self._done(outcome, seconds)
         self._target.observe(self.instance, outcome, seconds)
 
@@ -91,6 +94,7 @@ class Target:
         self.subscription = subscription
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
+        self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
         self._ejections = Ejections() if ejections is None else ejections
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
@@ -120,19 +124,23 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        snapshot = self.subscription.snapshot
-        if snapshot is None:
-            return None
-        if self._ejections and self._ejections.due():
-            self._spread(snapshot)
-        balancer = self._balancers.get((transport, route))
+        if self._ejections.next_return != NEVER and self._ejections.due():
+            self._refresh()
+        if route is None:
+            balancer = self._default.get(transport)
+        else:
+            balancer = self._balancers.get((transport, route))
         if balancer is None:
-            balancer = self._add_balancer(transport, route, snapshot)
-        chosen = self._elsewhere(transport, exclude) if len(exclude) >= FAR_AFTER else None
+            balancer = self._add_balancer(transport, route)
+            if balancer is None:
+                return None
+        chosen = None
+        if exclude and len(exclude) >= FAR_AFTER:
+            chosen = self._elsewhere(transport, exclude)
         if chosen is None:
             chosen = balancer.pick(exclude, key)
         if chosen is None:
-            chosen = self._last_resort(snapshot, transport, exclude)
+            chosen = self._last_resort(transport, exclude)
         instance, done = chosen
         return Pick(self, instance, instance.endpoints[transport], done)
 
@@ -157,7 +165,7 @@ class Target:
 
     def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
         """Learn how a call ended; :meth:`Pick.done` calls it."""
-        if outcome is Outcome.OK:
+        if outcome is OK:
             if self._ejections and self._ejections.forgive(instance.id):
                 self._refresh()
         elif outcome in (Outcome.REFUSED, Outcome.WRONG):
@@ -184,8 +192,13 @@ class Target:
         for (transport, route), balancer in self._balancers.items():
             self._update(balancer, transport, route, snapshot)
 
-    def _add_balancer(self, transport: str, route: Route | None, snapshot: Snapshot) -> Balancer:
+    def _add_balancer(self, transport: str, route: Route | None) -> Balancer | None:
+        snapshot = self.subscription.snapshot
+        if snapshot is None:
+            return None
         balancer = self._balancers[transport, route] = self._new_balancer()
+        if route is None:
+            self._default[transport] = balancer
         self._update(balancer, transport, route, snapshot)
         return balancer
 
@@ -222,10 +235,10 @@ class Target:
         ]
         return (random.choice(found), forget) if found else None  # noqa: S311 - no secret
 
-    def _last_resort(
-        self, snapshot: Snapshot, transport: str, exclude: Collection[str]
-    ) -> tuple[Instance, Done]:
+    def _last_resort(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done]:
         """Return one that was not tried, set aside or far away; better than failing the call."""
+        snapshot = self.subscription.snapshot
+        assert snapshot is not None
         everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
         serving = [each for each in everybody.values() if transport in each.endpoints]
         for instance in serving:

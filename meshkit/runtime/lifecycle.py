@@ -24,6 +24,7 @@ from meshkit.runtime.signals import StopSignals
 from meshkit.server.asgi import LIVE, READY, MeshApp
 from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
+from meshkit.server.layers import http_layers
 from meshkit.service import MeshService, health_checks, serves_http, servicers
 from meshkit.settings import MeshSettings, load_settings
 
@@ -165,9 +166,10 @@ class Runtime:
         if serves_http(service):
             from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
 
-            app = MeshApp(service.app, self.health, self.describe, baggage=settings.baggage)
+            layered = http_layers(service.app, settings, self._instance_id)
+            app = MeshApp(layered, self.health, self.describe, baggage=settings.baggage)
             sock = bind(settings.host, settings.port)
-            self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
+            self._http = HttpServer(app, sock, service.app.routes)
             warn_of_shadows(service.app.routes)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
@@ -199,6 +201,9 @@ class Runtime:
         await run_hook(self.service.on_start, "on_start", self.service)
         self._hooks_ran = True
         self._configuration.announce()
+
+    def _instance_id(self) -> str:
+        return self.instance.id if self.instance else ""
 
     def _new_instance(self, advertised: Advertised) -> Instance:
         endpoints = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import socket
@@ -15,6 +16,8 @@ from uvicorn.lifespan.on import LifespanOn
 from meshkit import identity
 from meshkit.errors import MissingExtraError, StartError
 from meshkit.server.asgi import MeshApp
+from meshkit.server.backlog import Backlog
+from meshkit.server.http_protocol import BoundedProtocol
 
 # Callers drop idle connections after 30 s; keeping them longer here means that a request never
 # meets a connection that is just being closed.
@@ -74,16 +77,15 @@ class HttpServer(uvicorn.Server):
         app: MeshApp,
         sock: socket.socket,
         routes: Iterable[object],
-        *,
-        access_log: bool = False,
     ) -> None:
         config = uvicorn.Config(
             cast("Any", app),
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
+            http=cast("Any", functools.partial(BoundedProtocol, backlog=Backlog(sock))),
             log_config=None,
-            access_log=access_log,
+            access_log=False,  # ours is cheaper
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
         )

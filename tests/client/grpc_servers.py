@@ -37,7 +37,11 @@ HOST = "127.0.0.1"
 
 
 class Echo(echo_pb2_grpc.EchoServicer):
-    """Answers with the text, or does what it says: ``sleep 0.5``, ``abort NOT_FOUND``, ``die``."""
+    """Answers with the text, or does what it says: ``sleep 0.5``, ``abort NOT_FOUND``, ``die``.
+
+    ``if echo-a sleep 0.5`` is for echo-a alone, ``abort ABORTED key=value`` adds metadata, and for
+    ``then abort ABORTED`` echo-a takes a second, while others do what it says.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -79,6 +83,12 @@ class Echo(echo_pb2_grpc.EchoServicer):
         self.metadata.append(list(context.invocation_metadata()))
         self.time_remaining.append(context.time_remaining())
         verb, _, argument = request.text.partition(" ")
+        if verb == "if":
+            name, _, text = argument.partition(" ")
+            verb, _, argument = (text if name == self.name else "").partition(" ")
+        if verb == "then":
+            text = "sleep 1" if self.name == "echo-a" else argument
+            verb, _, argument = text.partition(" ")
         if verb == "die":
             os._exit(1)
         elif verb == "greet":
@@ -90,7 +100,11 @@ class Echo(echo_pb2_grpc.EchoServicer):
                 self.cancelled += 1
                 raise
         elif verb == "abort":
-            await context.abort(grpc.StatusCode[argument], "the handler's own words")
+            code, *pairs = argument.split()
+            metadata = tuple(
+                (key, value) for key, _, value in (pair.partition("=") for pair in pairs)
+            )
+            await context.abort(grpc.StatusCode[code], "the handler's own words", metadata)
         elif verb == "relay":
             await context.abort(grpc.StatusCode.UNAVAILABLE, argument)
         return EchoReply(text=request.text, instance=self.name)
@@ -227,15 +241,18 @@ async def calling(
     timeout: float = 10.0,
     attempts: int = 3,
     idempotent: Sequence[str] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     balancer: Callable[[], Balancer] | None = None,
     pool: ChannelPool | None = None,
+    **policies: Any,
 ) -> AsyncIterator[Callers]:
     """Register these instances and call them in the order of their ids.
 
     Args:
         instances: of the service "echo".
-        timeout, attempts, idempotent, pool: of the channel.
+        timeout, attempts, idempotent, interceptors, pool: of the channel.
         balancer: instead of the one that keeps to the order.
+        policies: of the channel, too.
     """
     outcomes: list[tuple[str, Outcome]] = []
     async with (
@@ -253,9 +270,10 @@ async def calling(
             MeshChannel(
                 target,
                 timeout=timeout,
-                retry=RetryPolicy(attempts=attempts),
                 idempotent=idempotent,
+                interceptors=interceptors,
                 pool=pool,
+                **{"retry": RetryPolicy(attempts=attempts), **policies},
             )
         )
         yield Callers(new_stub(channel), channel, target, registry, outcomes)

@@ -10,10 +10,12 @@ import socket
 import struct
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from meshkit import identity
 from meshkit.client.http import HttpClient
 from meshkit.client.http1 import Http1Transport
+from meshkit.client.policy import CallPolicy
 from meshkit.client.retry import RetryPolicy
 from meshkit.client.transport import Content, HttpTransport, RawResponse, Request
 from meshkit.discovery.balancing import Candidate, Done, Outcome
@@ -188,13 +190,16 @@ async def users(
     attempts: int = 3,
     headers: dict[str, str] | None = None,
     transport: HttpTransport | None = None,
+    retry: RetryPolicy | None = None,
+    **policy: Any,
 ) -> AsyncIterator[Users]:
     """Register users-a, users-b... at these addresses, and call them in this order.
 
     Args:
         endpoints: one instance each.
         named: they are meshkit's, which name themselves on every answer.
-        timeout, attempts, headers, transport: of the client.
+        timeout, attempts, headers, transport, retry: of the client.
+        policy: what else it is made with.
     """
     outcomes: list[tuple[str, Outcome]] = []
     async with (
@@ -218,7 +223,7 @@ async def users(
             target,
             transport,
             timeout=timeout,
-            retry=RetryPolicy(attempts=attempts),
+            policy=CallPolicy(retry=retry or RetryPolicy(attempts=attempts), **policy),
             headers=headers,
         )
         yield Users(client, outcomes)

@@ -88,6 +88,14 @@ def test_a_service_that_is_called_rarely_can_be_retried() -> None:
     assert budget.left == pytest.approx(100.2)
 
 
+def test_a_token_can_be_put_back() -> None:
+    budget = RetryBudget(floor=0.1, clock=Clock())
+    assert budget.withdraw()
+    assert not budget.withdraw()
+    budget.give_back()
+    assert budget.withdraw()
+
+
 def test_tokens_expire() -> None:
     clock = Clock()
     budget = RetryBudget(floor=0.0, clock=clock)

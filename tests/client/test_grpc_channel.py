@@ -97,6 +97,30 @@ async def test_channels_share_the_connections_of_a_pool(server: Running) -> None
     await until(lambda: connections(server.instance) == 0)
 
 
+async def test_meshes_and_event_loops_of_a_process_share_a_connection(server: Running) -> None:
+    async def call_from_a_mesh_of_its_own(instance: Instance) -> None:
+        async with calling(instance) as others:
+            assert (await others.stub.Say(say("x"))).instance == "echo-a"
+
+    async with calling(server.instance) as ours:
+        await ours.stub.Say(say("x"))
+        await call_from_a_mesh_of_its_own(server.instance)
+        await asyncio.to_thread(asyncio.run, call_from_a_mesh_of_its_own(server.instance))
+        await ours.stub.Say(say("x"))  # those who closed theirs left ours alone
+        assert len(server.echo.peers) == 1
+    await until(lambda: connections(server.instance) == 0)
+
+
+async def test_instances_at_one_address_share_no_connection() -> None:
+    async with plain_serving("echo") as running, calling(balancer=RoundRobin) as ours:
+        for name in ("echo-a", "echo-b"):
+            at = running.instance.endpoints["grpc"]
+            await ours.registry.register(describe(name, at, named=False))
+        await until(lambda: len(listed(ours)) == 2)
+        await names(ours.stub, calls=4)
+        assert len(running.echo.peers) == 2
+
+
 async def test_a_connection_ends_with_its_instance_and_its_calls(server: Running) -> None:
     async with serving("echo-b") as other, calling(server.instance, other.instance) as ours:
         slow = ours.stub.Say(say("sleep 1"))

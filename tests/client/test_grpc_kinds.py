@@ -260,7 +260,7 @@ async def test_a_call_that_is_late(ours: Callers, server: Running, kind: str, wo
     assert caught.value.code() is await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert call.time_remaining() == 0
     assert "\n" not in str(caught.value)
-    assert ours.outcomes == [("echo-a", Outcome.FAILED)]
+    assert ours.outcomes == [("echo-a", Outcome.TIMEOUT)]
     assert ours.channel.stats.failed == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import socket
 from typing import Any
@@ -21,8 +22,18 @@ from meshkit.client.grpc.errors import (
     RpcTimeout,
     RpcWrongInstance,
 )
-from meshkit.client.grpc.pool import connect
-from meshkit.client.grpc.verdict import Ending, Next, Verdict, assess, finished, judge
+from meshkit.client.grpc.pool import ChannelPool
+from meshkit.client.grpc.verdict import (
+    NEVER,
+    RETRYABLE,
+    Ending,
+    Next,
+    Verdict,
+    assess,
+    finished,
+    judge,
+    pushback,
+)
 from meshkit.discovery.balancing import Outcome
 from meshkit.errors import (
     CallError,
@@ -147,7 +158,37 @@ def test_a_server_that_cancels_is_ending() -> None:
 
 
 def test_a_timeout_counts_against_the_instance() -> None:
-    assert verdict(Code.DEADLINE_EXCEEDED) == (Outcome.FAILED, Next.NOTHING, RpcTimeout)
+    assert verdict(Code.DEADLINE_EXCEEDED) == (Outcome.TIMEOUT, Next.NOTHING, RpcTimeout)
+
+
+def test_a_call_that_was_shed_was_not_handled() -> None:
+    shed = (Outcome.SHED, Next.ELSEWHERE, None)
+    assert verdict(Code.RESOURCE_EXHAUSTED, WE, (identity.SHED, NAME)) == shed
+    # A gateway passes on what it got; it has handled the call itself.
+    passed_on = (Outcome.FAILED, Next.NOTHING, None)
+    assert verdict(Code.RESOURCE_EXHAUSTED, WE, (identity.SHED, "echo-b")) == passed_on
+
+
+def test_the_users_statuses_may_be_repeated() -> None:
+    instance = describe(NAME, Endpoint("127.0.0.1", 1))
+    ending = Ending(Code.ABORTED, "try again", Metadata(WE), connected=True)
+    assert judge(instance, ending).next is Next.NOTHING
+    found = judge(instance, ending, frozenset({Code.ABORTED}))
+    assert (found.next, found.reason) == (Next.IF_IDEMPOTENT, "said aborted (try again)")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0.0), ("250", 0.25), ("-1", NEVER), ("-9", NEVER), ("soon", NEVER)]
+)
+def test_pushback_is_read_as_a6_has_it(text: str, seconds: float) -> None:
+    assert (pushback(text) < 0) is (seconds < 0)
+    assert pushback(text) == seconds or seconds < 0
+
+
+class Pool(ChannelPool):
+    """Closed with a block."""
+
+    aclose = ChannelPool.close
 
 
 async def _assessed(address: Endpoint | str) -> Verdict:
@@ -155,12 +196,13 @@ async def _assessed(address: Endpoint | str) -> Verdict:
     if isinstance(address, str):
         address = Endpoint(address, 50051)
     instance = describe(NAME, address)
-    async with connect(instance, address) as channel:
-        method: Any = channel.unary_unary("/x.Y/Z")
+    async with contextlib.aclosing(Pool()) as pool:
+        link = pool.link(instance, address)
+        method: Any = link.channel.unary_unary("/x.Y/Z")
         call = method(b"", timeout=15.0)
         with pytest.raises(grpc.aio.AioRpcError):
             await call
-        return assess(instance, call, channel)
+        return assess(link, call, RETRYABLE)
 
 
 async def test_grpc_words_for_a_closed_port() -> None:
@@ -212,15 +254,16 @@ async def test_a_host_that_never_accepts_is_given_up_in_time_for_another_one() -
 async def test_a_connection_that_breaks_under_a_call_may_have_had_an_effect() -> None:
     async with plain_serving(NAME) as running:
         address = running.instance.endpoints["grpc"]
-        async with connect(running.instance, address) as channel:
-            method: Any = channel.unary_unary("/meshkit.tests.Echo/Say")
+        async with contextlib.aclosing(Pool()) as pool:
+            link = pool.link(running.instance, address)
+            method: Any = link.channel.unary_unary("/meshkit.tests.Echo/Say")
             call = method(b"\x0a\x08sleep 30", timeout=15.0)
             await asyncio.sleep(0.2)
             assert running.echo.texts == ["sleep 30"]
             await running.server.stop(None)
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
-            found = assess(running.instance, call, channel)
+            found = assess(link, call, RETRYABLE)
     assert (found.outcome, found.next) == (Outcome.FAILED, Next.IF_IDEMPOTENT)
 
 

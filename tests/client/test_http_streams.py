@@ -156,7 +156,7 @@ async def test_a_cancelled_stream() -> None:
 
 
 async def test_an_error_status_of_a_stream() -> None:
-    async with raw_server(Pieces(b"why", status=503)) as endpoint, users(endpoint) as ours:
+    async with raw_server(Pieces(b"why", status=500)) as endpoint, users(endpoint) as ours:
         async with ours.client.stream("GET", "/x") as answer:
             assert answer.is_server_error
             assert await answer.aread() == b"why"

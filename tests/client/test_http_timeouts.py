@@ -9,6 +9,7 @@ import pytest
 
 from meshkit.client.http import HttpClient
 from meshkit.client.http1 import Http1Transport
+from meshkit.client.retry import RetryPolicy
 from meshkit.client.transport import RawResponse, Request
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.subscription import Subscription
@@ -23,7 +24,7 @@ async def test_no_answer_in_time() -> None:
     async with raw_server(never_answer) as endpoint, users(endpoint, endpoint) as ours:
         with pytest.raises(CallTimeout) as caught:
             await ours.client.get("/x?token=hush", timeout=0.3)
-        assert ours.outcomes == [("users-a", Outcome.FAILED)]  # the time is used up
+        assert ours.outcomes == [("users-a", Outcome.TIMEOUT)]
         assert (ours.client.stats.failed, ours.client.stats.retried) == (1, 0)
         assert isinstance(caught.value, TimeoutError)
         assert str(caught.value) == (
@@ -32,6 +33,9 @@ async def test_no_answer_in_time() -> None:
         with pytest.raises(CallTimeout, match=r"no answer within 0.3 s"):
             async with ours.client.stream("GET", "/x", timeout=0.3):
                 pytest.fail("no answer, so no block")
+
+
+PATIENT = RetryPolicy(try_timeout=None)
 
 
 class Timed(Http1Transport):
@@ -55,7 +59,7 @@ async def test_the_time_is_for_all_attempts_together() -> None:
     async with (
         raw_server(slow_to_break) as slow,
         raw_server(never_answer) as hung,
-        users(slow, hung, timeout=4.0, transport=transport) as ours,
+        users(slow, hung, timeout=4.0, transport=transport, retry=PATIENT) as ours,
     ):
         with pytest.raises(CallTimeout, match=r"no answer within 4 s: users-a .*; users-b "):
             await ours.client.get("/x")

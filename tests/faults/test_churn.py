@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import random
-import resource
-import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from meshkit import Mesh
 from meshkit.discovery.followed import Followed
 from meshkit.errors import LeaseLost
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Lease, Registry, open_registry
-from meshkit.testing.registry_fixtures import open_files
 from tests.faults.report import Cell, Stopwatch, fault
 from tests.faults.world import PATIENCE, World
+from tests.support.holdings import fall_to, holdings, memory
 from tests.support.waiting import aeventually
 
 LONG = "TEST_CHURN_SECONDS"  # how long; make faults takes two minutes
@@ -87,12 +83,12 @@ async def test_churn(world: World, cell: Cell) -> None:
     names = [f"{world.service}-{number}" for number in range(SERVICES)]
     async with Mesh(world.backend.url()) as mesh:  # what a library keeps once it was used
         await mesh.target(names[0]).subscription.known()
-    before = _holdings()
+    before = holdings()
     async with Mesh(world.backend.url()) as mesh, _registrars(world, names) as registrars:
         subscriptions = [mesh.target(name).subscription for name in names]
         await _churn(registrars, WARM_UP)
         await _leave(registrars)
-        idle, memory = _holdings(), _memory()
+        idle, used = holdings(), memory()
         await _churn(registrars, SECONDS)
         watch = Stopwatch()
 
@@ -104,12 +100,12 @@ async def test_churn(world: World, cell: Cell) -> None:
         cell.note("changes", sum(each.changes for each in registrars))
         await _leave(registrars)
 
-        await _falls_to(idle, spare=SPARE_FILES)
-        grown = _memory() - memory
+        await fall_to(idle, spare=SPARE_FILES)
+        grown = memory() - used
     assert grown < MEMORY_LIMIT, f"{grown:.1f} MiB more than after the warm-up"
     cell.note("memory added", f"{max(0.0, grown):.1f} MiB")
 
-    await _falls_to(before, spare=2)
+    await fall_to(before, spare=2)
 
 
 async def _churn(registrars: list[Registrar], seconds: float) -> None:
@@ -158,28 +154,3 @@ async def _registrars(world: World, names: list[str]) -> AsyncIterator[list[Regi
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _holdings() -> dict[str, int]:
-    """What this process holds."""
-    gc.collect()
-    return {
-        "open files": open_files(),
-        "tasks": len(asyncio.all_tasks()),
-        "threads": threading.active_count(),
-    }
-
-
-async def _falls_to(limits: dict[str, int], *, spare: int) -> None:
-    """Wait until the process holds no more than it did, but for so many of each kind."""
-    watch, now = Stopwatch(), _holdings()
-    while any(count > limits[what] + spare for what, count in now.items()):
-        assert watch.seconds < PATIENCE, f"it had {limits} and now has {now}"
-        await asyncio.sleep(0.1)
-        now = _holdings()
-
-
-def _memory() -> float:
-    """Resident memory in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20

@@ -18,16 +18,23 @@ class Load:
     Attributes:
         answers: how often each answerer (whatever ``call`` returns) answered.
         errors: what failed, as text.
+        seconds: how long each took, answered or not.
     """
 
     def __init__(self, call: Callable[[], Awaitable[str]], *, rate: float) -> None:
         self.answers: collections.Counter[str] = collections.Counter()
         self.errors: list[str] = []
+        self.seconds: list[float] = []
         self.calls = 0
         self._call = call
         self._pause = 1 / rate
         self._tasks: set[asyncio.Task[None]] = set()
         self._driver: asyncio.Task[None] | None = None
+
+    @property
+    def under_way(self) -> int:
+        """Calls that have neither been answered nor failed."""
+        return self.calls - len(self.seconds)
 
     async def answered_by(self, count: int) -> None:
         """Wait until so many have answered, and a second longer for a steady stream."""
@@ -49,10 +56,13 @@ class Load:
 
     async def _one(self) -> None:
         self.calls += 1
+        began = time.monotonic()
         try:
             self.answers[await self._call()] += 1
         except Exception as error:
             self.errors.append(f"{type(error).__name__}: {error}")
+        finally:
+            self.seconds.append(time.monotonic() - began)
 
     async def __aenter__(self) -> Self:
         self._driver = asyncio.create_task(self._drive())

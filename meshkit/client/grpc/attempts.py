@@ -6,81 +6,52 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from meshkit import identity
-from meshkit.backoff import Backoff
-from meshkit.client.grpc.errors import Cancelled, RpcFailure, RpcNoInstances, RpcTimeout
-from meshkit.client.grpc.method import Method
-from meshkit.client.grpc.pool import Link
-from meshkit.client.grpc.verdict import Next, Verdict, assess
+from meshkit.client.grpc.attempt import Attempt
+from meshkit.client.grpc.errors import Cancelled
+from meshkit.client.grpc.search import TRANSPORT, Search
+from meshkit.client.grpc.verdict import Next, Verdict, finished
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
 
-TRANSPORT = "grpc"
-SHOWN = 5  # failed attempts in a message
-# Between two looks for somebody who can be called (wait_for_ready).
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
+if TYPE_CHECKING:
+    from meshkit.client.grpc.method import Method
+
+# On further attempts: how many came before. A6 (https://github.com/grpc/proposal) has the name
+# grpc-previous-rpc-attempts for it, which gRPC's core takes out of what we send, unless it is told
+# not to repeat by itself what never left: that is worth more than the name.
+PREVIOUS = "x-meshkit-previous-attempts"
 
 log = logging.getLogger("meshkit.client")
 
-Result = TypeVar("Result")
 
-
-class Attempt:
-    """Carries the end of one attempt from gRPC to its call.
-
-    gRPC's call object may keep it for as long as it lives itself. So it lets go of the call at
-    the end, and never has gRPC's object: in a circle of references, both would keep a connection
-    open until the garbage collector comes.
-    """
-
-    __slots__ = ("_call", "link", "pick")
-
-    def __init__(self, call: Attempts, pick: Pick, link: Link) -> None:
-        self._call: Attempts | None = call
-        self.pick = pick
-        self.link = link
-
-    def ended(self, inner: grpc.aio.Call) -> None:
-        """Tell the call; gRPC calls this once."""
-        call, self._call = self._call, None
-        assert call is not None
-        call.ended(self, assess(self.pick.instance, inner, self.link.channel))
-
-    def __str__(self) -> str:
-        return f"{self.pick.instance.id} ({self.pick.endpoint})"
-
-
-class Attempts:
+class Attempts(Search):
     """One call's attempts; the objects that callers get are made of it.
 
     The first one begins at once, as calls do in gRPC, and each further one in the callback by
     which gRPC reports the end of the one before. So a call goes on whether or not anybody awaits
     it, and costs no task of its own, except while it waits for somebody to call.
+
+    An idempotent call with one message each way may have several attempts under way: one that
+    does not answer in time goes on while another instance is asked. The first good answer wins,
+    and the others are given up.
     """
 
     # What most calls never change.
-    _inner: Any = None  # gRPC's own call object, of the attempt under way or the last one
-    _verdict: Verdict | None = None
-    _search: asyncio.Task[None] | None = None
-    _backoff: Backoff | None = None
-    _over = False
-    _error: Exception | None = None
-    _replayable = True
+    _attempt: Attempt | None = None  # the one that counts, as _inner is its call
+    _racing: tuple[tuple[Attempt, Any], ...] = ()  # all under way, if more than one
     _sent = 0
-    _tried: tuple[str, ...] = ()
-    _failures: tuple[str, ...] = ()
-    _absence = "nothing was sent"
-    _lateness = "no answer within {:g} s"
+    _moved = False  # past a refused connection
+    _told_not_to = False
+    _outcome = Outcome.CANCELLED  # of the attempt that ended last
     _callbacks: tuple[Callable[[Any], None], ...] = ()
-    _waiters: tuple[asyncio.Future[None], ...] = ()
 
     def __init__(
         self,
@@ -95,6 +66,8 @@ class Attempts:
     ) -> None:
         self._method = method
         self._channel = method.channel
+        self.plan = method.plan
+        self._patient = method.patient
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._timeout = self._channel.timeout if timeout is None else timeout
@@ -102,10 +75,11 @@ class Attempts:
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
         self._wait_for_ready = wait_for_ready
-        self._options = {"credentials": credentials, "compression": compression}
+        self._credentials = credentials
+        self._compression = compression
         self._channel.opened(self)
         try:
-            self._advance()
+            self._enter() if self.plan.guarded else self._advance()
         except Exception as error:
             self._end(error)
             raise
@@ -121,209 +95,198 @@ class Attempts:
         self._end(Cancelled())
         return True
 
-    async def over(self) -> None:
-        """Wait until the call has ended."""
-        while not self._over:
-            await self._changed()
+    def _enter(self) -> None:
+        """Ask for leave to begin."""
+        raise NotImplementedError
+
+    def _leave(self, error: Exception | None) -> None:
+        """Say that the call has ended."""
+        raise NotImplementedError
 
     def _advance(self) -> None:
         """Begin the next attempt; if that takes waiting, begin to wait."""
         try:
             pick = self._channel.target.try_pick(TRANSPORT, self._tried)
         except NoInstances as error:
-            if self._wait_for_ready:
-                self._look()
-            else:
-                self._end(self._nobody(error))
+            self._nobody_left(error)
             return
         if pick is None:
             self._look()
         else:
             self._begin(pick)
 
-    def _begin(self, pick: Pick) -> None:
+    def _nobody_left(self, error: NoInstances) -> None:
+        if self._wait_for_ready:
+            self._look()
+        elif self._verdict is not None and self._verdict.next is Next.IF_IDEMPOTENT:
+            self._tried = ()
+            self._pause(self.plan.retry.pause(self._pauses))
+        else:
+            self._end(self._nobody(error))
+
+    def _begin(self, pick: Pick, *, further: bool = False) -> None:
         """Call the picked instance."""
         left = self._left()
         if left is not None and left <= 0:
             pick.done(Outcome.CANCELLED)
-            self._end(self._too_late())
+            if not further:
+                self._end(self._too_late())
             return
         try:
             link, call = self._method.bind(pick)
-            metadata = link.metadata
-            if self._metadata:
-                metadata = grpc.aio.Metadata(*self._metadata, *metadata)
             # gRPC never waits for the instance to become ready: the next one may be.
-            inner = call(self._argument(), timeout=left, metadata=metadata, **self._options)
+            inner = call(
+                self._argument(),
+                timeout=left,
+                metadata=self._metadata_with(link.metadata, further=further),
+                credentials=self._credentials,
+                compression=self._compression,
+            )
         except BaseException:
             pick.done(Outcome.CANCELLED)
             raise
         link.acquire()
-        if self._verdict is not None:
+        attempt = Attempt(self, pick, link)
+        if self._attempt is not None:
             self._channel.stats.retried += 1
-        self._inner = inner
+        if further:
+            self._joins(attempt, inner)
+        else:
+            self._attempt, self._inner = attempt, inner
         if self._waiters:
             self._notify()
-        inner.add_done_callback(Attempt(self, pick, link).ended)
+        if self._patient and (patience := self.plan.patience()) is not None:
+            self.plan.overdue.add(attempt, attempt.began + patience)
+        inner.add_done_callback(attempt.ended)
+
+    def _metadata_with(self, ours: grpc.aio.Metadata, *, further: bool) -> grpc.aio.Metadata:
+        """Return an attempt's metadata: the caller's, the link's, and how many came before."""
+        previous = self._sent + (max(1, len(self._racing)) if further else 0)
+        if not self._metadata and not previous:
+            return ours
+        counted = ((PREVIOUS, str(previous)),) if previous else ()
+        return grpc.aio.Metadata(*(self._metadata or ()), *ours, *counted)
 
     def _argument(self) -> Any:
         return self._request
 
-    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Learn how an attempt ended: end with it, or begin the next one."""
-        attempt.pick.done(verdict.outcome)
-        attempt.link.release()
-        if verdict.next is Next.NOTHING and verdict.error is None:
-            self._end(None)
+    def ask_another(self) -> None:
+        """Ask a further instance, as the one under way takes long."""
+        under_way = max(1, len(self._racing))
+        if self._over or self._told_not_to or self._sent + under_way >= self.plan.retry.attempts:
             return
-        self._verdict = verdict
-        self._failures += (f"{attempt} {verdict.reason}",)
-        self._tried += (attempt.pick.instance.id,)
-        self._sent += verdict.next is not Next.ELSEWHERE
+        asked = tuple(each.pick.instance.id for each, _ in self._racing)
+        assert self._attempt is not None
+        exclude = (*self._tried, *(asked or (self._attempt.pick.instance.id,)))
+        try:
+            pick = self._channel.target.try_pick(TRANSPORT, exclude)
+        except NoInstances:
+            return  # it may answer yet
+        if pick is None:
+            return
+        if self.plan.guards.budget.withdraw():
+            self._go_on(functools.partial(self._begin, pick, further=True))
+        else:
+            pick.done(Outcome.CANCELLED)
+
+    def _joins(self, attempt: Attempt, inner: Any) -> None:
+        attempt.further = True
+        self._channel.stats.hedged += 1
+        assert self._attempt is not None
+        self._racing = (*(self._racing or ((self._attempt, self._inner),)), (attempt, inner))
+
+    def ended(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
+        """Learn how an attempt ended: end with it, or begin the next one."""
+        attempt.link.release()
+        if attempt.due:
+            self.plan.overdue.forget(attempt)
+        if attempt.beaten or self._over:
+            attempt.pick.done(self._beaten(attempt))
+            return
+        attempt.pick.done(verdict.outcome)
+        if verdict.next is not Next.NOTHING or verdict.error is not None:
+            self._failed(attempt, inner, verdict)
+            return
+        if attempt.due and verdict.outcome is Outcome.OK:
+            self.plan.guards.answered(attempt.seconds)
+        if self._racing:
+            self._wins(attempt, inner)
+        self._outcome = verdict.outcome
+        self._end(None)
+
+    def _wins(self, attempt: Attempt, inner: Any) -> None:
+        """Let this attempt be the one that counts, and give up the others."""
+        self._channel.stats.won += attempt.further
+        others, self._racing = self._racing, ()
+        self._attempt, self._inner = attempt, inner
+        for other, its in others:
+            if other is not attempt:
+                other.beaten = True
+                its.cancel()
+
+    def _beaten(self, attempt: Attempt) -> Outcome:
+        """Return what it says of an instance that another one was faster."""
+        time = self.plan.try_time()
+        return Outcome.CANCELLED if time is None or attempt.seconds < time else Outcome.TIMEOUT
+
+    def _failed(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
+        self._note(attempt, inner, verdict)
+        if self._racing and verdict.next is not Next.NOTHING:
+            # Another one may answer yet. Not more are asked than were: this one's place is free.
+            self._racing = tuple(each for each in self._racing if each[0] is not attempt)
+            if inner is self._inner:
+                self._attempt, self._inner = self._racing[0]
+            if len(self._racing) == 1:
+                self._racing = ()
+            return
+        if self._racing:
+            self._wins(attempt, inner)
         if not self._may_retry(verdict):
             self._end(self._final(verdict))
             return
         log.debug("%s; trying another instance", self._line(self._failures[-1]))
-        self._go_on(self._advance)
+        if verdict.pushback and verdict.outcome is not Outcome.SHED:
+            self._pause(verdict.pushback)
+        else:
+            self._go_on(self._advance)
+
+    def _note(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
+        self._verdict = verdict
+        self._outcome = verdict.outcome
+        self._failures += (f"{attempt} {verdict.reason}",)
+        self._tried += (attempt.pick.instance.id,)
+        self._sent += verdict.next is not Next.ELSEWHERE
+        self._told_not_to |= verdict.pushback is not None and verdict.pushback < 0
+        said = finished(inner.code()).name if verdict.error is None else verdict.outcome.value
+        self._channel.stats.note(said)
 
     def _may_retry(self, verdict: Verdict) -> bool:
-        return verdict.next is not Next.NOTHING and self._channel.retry.may_retry(
+        """Whether another attempt may follow; takes from the budget if so."""
+        if verdict.next is Next.NOTHING or self._told_not_to:
+            return False
+        if not self.plan.retry.may_retry(
             sent=self._sent,
             unprocessed=verdict.next is Next.ELSEWHERE,
             idempotent=self._method.idempotent,
             replayable=self._replayable,
-        )
-
-    def _go_on(self, step: Callable[[], None]) -> None:
-        """Take a step that nobody waits for, so that its error has to be kept."""
-        try:
-            step()
-        except Exception as error:  # noqa: BLE001 - raised where the call is awaited
-            self._end(error)
-
-    def _look(self) -> None:
-        self._inner = None
-        self._search = self._loop.create_task(self._find())
-
-    async def _find(self) -> None:
-        """Wait for the first list or, with wait_for_ready, for somebody who can be called."""
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                pick = await self._pick()
-        except TimeoutError:
-            self._end(self._too_late())
-        except NoInstances as error:
-            self._end(self._nobody(error))
-        else:
-            self._go_on(functools.partial(self._begin, pick))
-
-    async def _pick(self) -> Pick:
-        while True:
-            try:
-                return await self._channel.target.pick(TRANSPORT, self._tried)
-            except NoInstances as error:
-                if not self._wait_for_ready:
-                    raise
-                self._absence = str(error)
-            self._tried = ()  # all of them may have recovered
-            self._failures = self._failures[-SHOWN:]
-            self._backoff = self._backoff or Backoff(first=FIRST_PAUSE, cap=LONGEST_PAUSE)
-            await asyncio.sleep(self._backoff.next())
+        ):
+            return False
+        if verdict.outcome is Outcome.REFUSED and not self._moved:
+            self._moved = True  # no server has work from it
+            return True
+        self._spent = not self.plan.guards.budget.withdraw()
+        return not self._spent
 
     def _end(self, error: Exception | None) -> None:
         """End the call: with what the last attempt got, or with this error."""
         self._over = True
         self._error = error
+        if self._inner is None and error is None:
+            self._inner = self._held
         self._channel.ended(self, error)
+        if self.plan.guarded:
+            self._leave(error)
         if self._waiters:
             self._notify()
         for callback in self._callbacks:
             self._loop.call_soon(callback, self)
-
-    def _left(self) -> float | None:
-        return None if self._deadline is None else self._deadline - self._loop.time()
-
-    def _nobody(self, error: NoInstances) -> RpcFailure | None:
-        """Return the error when nobody is left to try; None when the last answer is the error."""
-        if self._verdict is None:
-            return RpcNoInstances(str(error))
-        if self._verdict.error is None and self._inner is not None:
-            return None
-        count = len(self._failures)
-        attempts = f"{count} attempt{'s' * (count > 1)}"
-        line = self._line(f"no instance left to try after {attempts}: {self._listed()}")
-        failure = RpcNoInstances(line)
-        if self._verdict.error is not None:
-            failure.__cause__ = self._verdict.error(self._failures[-1])
-        return failure
-
-    def _too_late(self) -> RpcFailure:
-        late = self._lateness.format(self._timeout)
-        return RpcTimeout(self._line(f"{late}: {self._listed() or self._absence}"))
-
-    def _final(self, verdict: Verdict) -> RpcFailure | None:
-        """Return the error of an attempt that is not followed by another one."""
-        if verdict.error is None:
-            return None
-        if verdict.error is RpcTimeout:
-            return self._too_late()
-        if not self._replayable:
-            why = "not repeated, as its messages were a stream"
-        elif not self._method.idempotent:
-            why = "not repeated, as it is not known to be idempotent"
-        else:
-            why = f"given up after {len(self._failures)} attempts"
-        return verdict.error(self._line(f"{self._listed()}; {why}"))
-
-    def _line(self, reason: str) -> str:
-        return f"{self._channel.service}: {self._method.path}: {reason}"
-
-    def _listed(self) -> str:
-        more = len(self._failures) - SHOWN
-        tail = (f"and {more} more",) if more > 0 else ()
-        return "; ".join((*self._failures[:SHOWN], *tail))
-
-    async def _through(self, operation: Callable[[Any], Awaitable[Result]]) -> Result:
-        """Do something with the attempt under way, and again if meanwhile another one began."""
-        while True:
-            inner = self._inner or await self._current()
-            try:
-                result = await operation(inner)
-            except grpc.aio.AioRpcError as error:
-                if inner is self._inner:
-                    self._raise(error)
-            else:
-                if inner is self._inner:
-                    return result
-
-    async def _current(self) -> Any:
-        """Return gRPC's call object; wait for it while nobody is called."""
-        while self._inner is None:
-            if self._over:
-                self._raise(self._error)
-            try:
-                await self._changed()
-            except asyncio.CancelledError:
-                self.cancel()  # whoever stops waiting for a call gives it up, as in gRPC
-                raise
-        return self._inner
-
-    def _raise(self, error: Exception | None) -> NoReturn:
-        """Raise the call's own error, or else this one."""
-        error = self._error or error
-        assert error is not None
-        if isinstance(error, Cancelled):
-            raise asyncio.CancelledError
-        raise error from error.__cause__
-
-    async def _changed(self) -> None:
-        """Wait until an attempt begins or the call ends."""
-        waiter = self._loop.create_future()
-        self._waiters += (waiter,)
-        await waiter
-
-    def _notify(self) -> None:
-        waiters, self._waiters = self._waiters, ()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)

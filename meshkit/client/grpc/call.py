@@ -9,11 +9,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from meshkit.client.grpc.attempts import Attempts
 from meshkit.client.grpc.errors import Cancelled, RpcFailure
+from meshkit.client.grpc.guarded import Guarded
 
 
-class MeshCall(Attempts, grpc.aio.Call):
+class MeshCall(Guarded, grpc.aio.Call):
     """What calls of all kinds offer, as grpc.aio documents it."""
 
     def cancelled(self) -> bool:
@@ -91,7 +91,21 @@ class SingleResponse(MeshCall):
     """A call that is awaited."""
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._respond().__await__()
+        inner = self._inner
+        if inner is not None:
+            # What nearly always suffices, without the frames of the coroutines below.
+            try:
+                response = yield from inner.__await__()
+            except grpc.aio.AioRpcError as error:
+                if inner is self._inner:
+                    self._raise(error)
+            except asyncio.CancelledError:
+                if not self._was_beaten(inner):
+                    raise
+            else:
+                if inner is self._inner and self._error is None:
+                    return response
+        return (yield from self._respond().__await__())
 
     async def _respond(self) -> Any:
         response = await self._through(_itself)

@@ -15,6 +15,12 @@ from meshkit.client.grpc.call import (
     UnaryStreamCall,
     UnaryUnaryCall,
 )
+from meshkit.client.grpc.interception import (
+    InterceptedStreamStream,
+    InterceptedStreamUnary,
+    InterceptedUnaryStream,
+    InterceptedUnaryUnary,
+)
 from meshkit.client.grpc.method import Method
 
 
@@ -32,9 +38,14 @@ class UnaryUnary(Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
     """One request, one response."""
 
     kind = "unary_unary"
+    call = UnaryUnaryCall
 
-    def __call__(self, request: Any, **options: Unpack[CallOptions]) -> UnaryUnaryCall:
+    def __call__(
+        self, request: Any, **options: Unpack[CallOptions]
+    ) -> UnaryUnaryCall | InterceptedUnaryUnary:
         """Begin a call."""
+        if self.interceptors:
+            return self.intercepted(InterceptedUnaryUnary, request, **options)
         return UnaryUnaryCall(self, request, **options)
 
 
@@ -42,9 +53,14 @@ class UnaryStream(Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     """One request, a stream of responses."""
 
     kind = "unary_stream"
+    call = UnaryStreamCall
 
-    def __call__(self, request: Any, **options: Unpack[CallOptions]) -> UnaryStreamCall:
+    def __call__(
+        self, request: Any, **options: Unpack[CallOptions]
+    ) -> UnaryStreamCall | InterceptedUnaryStream:
         """Begin a call."""
+        if self.interceptors:
+            return self.intercepted(InterceptedUnaryStream, request, **options)
         return UnaryStreamCall(self, request, **options)
 
 
@@ -55,6 +71,7 @@ class StreamUnary(Method, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[ty
     """A stream of requests, one response."""
 
     kind = "stream_unary"
+    call = StreamUnaryCall
 
     def __call__(
         self,
@@ -64,23 +81,25 @@ class StreamUnary(Method, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[ty
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> StreamUnaryCall:
+    ) -> StreamUnaryCall | InterceptedStreamUnary:
         """Begin a call. Without messages to iterate over, they are sent by ``write()``."""
-        return StreamUnaryCall(
-            self,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        options: CallOptions = {
+            "timeout": timeout,
+            "metadata": metadata,
+            "credentials": credentials,
+            "wait_for_ready": wait_for_ready,
+            "compression": compression,
+        }
+        if self.interceptors:
+            return self.intercepted(InterceptedStreamUnary, request_iterator, **options)
+        return StreamUnaryCall(self, request_iterator, **options)
 
 
 class StreamStream(Method, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
     """A stream of requests and one of responses."""
 
     kind = "stream_stream"
+    call = StreamStreamCall
 
     def __call__(
         self,
@@ -90,14 +109,15 @@ class StreamStream(Method, grpc.aio.StreamStreamMultiCallable):  # type: ignore[
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> StreamStreamCall:
+    ) -> StreamStreamCall | InterceptedStreamStream:
         """Begin a call. Without messages to iterate over, they are sent by ``write()``."""
-        return StreamStreamCall(
-            self,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        options: CallOptions = {
+            "timeout": timeout,
+            "metadata": metadata,
+            "credentials": credentials,
+            "wait_for_ready": wait_for_ready,
+            "compression": compression,
+        }
+        if self.interceptors:
+            return self.intercepted(InterceptedStreamStream, request_iterator, **options)
+        return StreamStreamCall(self, request_iterator, **options)

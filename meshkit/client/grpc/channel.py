@@ -12,11 +12,18 @@ from typing import Self
 import grpc
 import grpc.aio
 
-from meshkit.client.grpc.attempts import TRANSPORT, Attempts
+from meshkit.client.breaker import BreakerPolicy
+from meshkit.client.bulkhead import BulkheadPolicy
+from meshkit.client.grpc.attempts import Attempts
 from meshkit.client.grpc.callables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from meshkit.client.grpc.errors import RpcFailure
+from meshkit.client.grpc.interception import checked
 from meshkit.client.grpc.method import Codec
+from meshkit.client.grpc.plan import Plan
 from meshkit.client.grpc.pool import ChannelPool
+from meshkit.client.grpc.search import TRANSPORT
+from meshkit.client.guards import Guards
+from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import CallStats, RetryPolicy
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
@@ -43,10 +50,13 @@ class MeshChannel(grpc.aio.Channel):
         target: the service, as discovery sees it.
         timeout: seconds for a whole call, retries included, where the caller gives none;
             ``math.inf``, here or in a call, means no limit.
-        retry: when another instance is tried.
+        retry, hedge, breaker, bulkhead: see :class:`~meshkit.client.policy.PolicyOptions`.
+        guards: the service's budget, breakers and bulkheads; the channel's own if None.
         idempotent: methods that may run twice: ``Method``, ``Service/Method`` or
             ``package.Service/Method``. Those whose proto sets ``idempotency_level`` need not be
             named.
+        interceptors: gRPC's own client interceptors of any kind, around each whole call; the
+            first is the outermost.
         pool: connections to share with other channels to the same service; closed by whoever
             made it. Without one the channel has its own.
 
@@ -61,7 +71,12 @@ class MeshChannel(grpc.aio.Channel):
         *,
         timeout: float,
         retry: RetryPolicy | None = None,
+        hedge: HedgePolicy | None = None,
+        breaker: BreakerPolicy | None = None,
+        bulkhead: BulkheadPolicy | None = None,
+        guards: Guards | None = None,
         idempotent: Sequence[str] = (),
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         pool: ChannelPool | None = None,
     ) -> None:
         if not timeout > 0:
@@ -69,8 +84,11 @@ class MeshChannel(grpc.aio.Channel):
         self.service = target.service
         self.target = target
         self.timeout = float(timeout)
-        self.retry = retry or RetryPolicy()
+        guards = Guards(self.service) if guards is None else guards
+        self.plan = Plan(guards, retry or RetryPolicy(), hedge, breaker, bulkhead)
+        self._deposit = guards.budget.deposit
         self.stats = CallStats()
+        self.interceptors = checked(self.service, interceptors)
         self.pool = pool or ChannelPool()
         self.pool.follow(target)
         self._own_pool = pool is None
@@ -193,6 +211,7 @@ class MeshChannel(grpc.aio.Channel):
         if self._closed:
             raise self._closed_error()
         self.stats.calls += 1
+        self._deposit()
         self._calls.add(call)
 
     def ended(self, call: Attempts, error: Exception | None) -> None:

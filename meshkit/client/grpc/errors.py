@@ -12,6 +12,8 @@ import grpc
 import grpc.aio
 
 from meshkit.errors import (
+    BreakerOpen,
+    BulkheadFull,
     CallError,
     CallTimeout,
     ConnectError,
@@ -65,6 +67,16 @@ class RpcTimeout(CallTimeout, RpcFailure):
     """No answer within the call's time."""
 
     status = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class RpcBreakerOpen(BreakerOpen, RpcFailure):
+    """Not called, as too many calls to the service failed lately."""
+
+
+class RpcBulkheadFull(BulkheadFull, RpcFailure):
+    """Not called, as too many calls to the service are under way."""
+
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class Cancelled(grpc.aio.AioRpcError):

@@ -31,9 +31,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # By default a new channel inherits the back-off of another one to the same address, which
-    # may have belonged to an instance that is gone.
-    ("grpc.use_local_subchannel_pool", 1),
     # http_proxy in the environment is meant for the outside world.
     ("grpc.enable_http_proxy", 0),
 )
@@ -43,16 +40,29 @@ class Link:
     """The channel to one instance.
 
     Attributes:
+        instance: to whom.
         endpoint: where the instance listens.
+        names: how it names itself on each answer, as a list of one, or of none.
         channel: to this instance and nobody else.
         metadata: what tells it that it is meant.
         retired: it gets no more calls, and closes after the last one.
     """
 
-    __slots__ = ("_calls", "_pool", "channel", "endpoint", "metadata", "retired")
+    __slots__ = (
+        "_calls",
+        "_pool",
+        "channel",
+        "endpoint",
+        "instance",
+        "metadata",
+        "names",
+        "retired",
+    )
 
     def __init__(self, pool: ChannelPool, instance: Instance, endpoint: Endpoint) -> None:
+        self.instance = instance
         self.endpoint = endpoint
+        self.names: list[str] = []
         self.channel = connect(instance, endpoint)
         self.metadata = grpc.aio.Metadata()
         self.retired = False
@@ -61,6 +71,7 @@ class Link:
         if identity.proves_identity(instance.metadata):
             # Only then: an engine may know an instance by an id that it does not have itself.
             self.metadata.add(identity.TARGET, instance.id)
+            self.names = [instance.id]
 
     def acquire(self) -> None:
         """Note that a call begins."""
@@ -145,6 +156,13 @@ def connect(instance: Instance, endpoint: Endpoint) -> grpc.aio.Channel:
     """Return a channel to this instance. Connects with the first call."""
     known = identity.proves_identity(instance.metadata)
     keepalive = KEEPALIVE if known else STRANGERS_KEEPALIVE
-    options = (*OPTIONS, ("grpc.keepalive_time_ms", int(keepalive * 1000)))
+    options = (
+        *OPTIONS,
+        ("grpc.keepalive_time_ms", int(keepalive * 1000)),
+        # Channels whose options are equal share a connection, in the whole process: those of
+        # other meshes, in other event loops. With the id among them nobody inherits one, or its
+        # back-off, from an instance that was at the same address before.
+        ("meshkit.instance", instance.id),
+    )
     # With its scheme, or a host named like one (unix, xds) would be taken for it.
     return grpc.aio.insecure_channel(f"dns:///{endpoint}", options=options)

@@ -23,15 +23,23 @@ from meshkit.client.grpc.errors import (
     RpcTimeout,
     RpcWrongInstance,
 )
+from meshkit.client.grpc.pool import Link
 from meshkit.discovery.balancing import Outcome
 from meshkit.model import Instance
 
 Result = TypeVar("Result")
 
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 OK = grpc.StatusCode.OK  # looking up members of an enum is slow before Python 3.12
 
 # How gRPC's core begins the details of a call for which no connection could be made.
 NEVER_LEFT = ("failed to connect to all addresses", "errors resolving ")
+
+# From a server that says when it may be asked again, in milliseconds, or that it may not be
+# (https://github.com/grpc/proposal, A6).
+PUSHBACK = "grpc-retry-pushback-ms"
+NEVER = -1.0
+RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE})
 
 # Statuses that speak against the instance rather than against the request.
 FAULTS = frozenset(
@@ -79,12 +87,14 @@ class Verdict:
         next: for the call.
         error: the class of error that the caller gets; None for what the server said itself.
         reason: a predicate for messages, whose subject is the instance.
+        pushback: seconds after which the server may be asked again; negative: never.
     """
 
     outcome: Outcome
     next: Next = Next.NOTHING
     error: type[RpcFailure] | None = None
     reason: str = ""
+    pushback: float | None = None
 
 
 GOOD = Verdict(Outcome.OK)
@@ -93,18 +103,42 @@ FAULTY = Verdict(Outcome.FAILED)
 GIVEN_UP = Verdict(Outcome.CANCELLED)
 
 
-def assess(instance: Instance, call: grpc.aio.Call, channel: grpc.aio.Channel) -> Verdict:
-    """Decide what the end of a call means, which is done and was made on this channel."""
+def assess(link: Link, call: grpc.aio.Call, codes: frozenset[grpc.StatusCode]) -> Verdict:
+    """Decide what the end of a call means, which is done and was made over this link.
+
+    Args:
+        link: to the instance.
+        call: gRPC's own.
+        codes: statuses after which an idempotent call may be repeated.
+    """
     code = finished(call.code())
     trailing = finished(call.trailing_metadata())
-    names = trailing.get_all(identity.INSTANCE)
-    if code is OK and names == [instance.id] and not trailing.get_all(identity.DRAINING):
-        return GOOD  # nearly all calls, at the least cost
-    connected = channel.get_state() is grpc.ChannelConnectivity.READY
-    return judge(instance, Ending(code, finished(call.details()), trailing, connected))
+    if code is OK:  # nearly all calls, at the least cost
+        names = trailing.get_all(identity.INSTANCE)
+        if names == link.names and not trailing.get_all(identity.DRAINING):
+            return GOOD
+    connected = link.channel.get_state() is grpc.ChannelConnectivity.READY
+    ending = Ending(code, finished(call.details()), trailing, connected)
+    verdict = judge(link.instance, ending, codes)
+    if verdict.next is Next.NOTHING:
+        return verdict
+    if trailing.get_all(identity.NO_RETRY):  # it was repeated further down
+        return dataclasses.replace(verdict, next=Next.NOTHING)
+    told = trailing.get_all(PUSHBACK)
+    return dataclasses.replace(verdict, pushback=pushback(str(told[0]))) if told else verdict
 
 
-def judge(instance: Instance, ending: Ending) -> Verdict:
+def pushback(text: str) -> float:
+    """Return the seconds that a server asks for; NEVER for what is no number, as A6 has it."""
+    try:
+        return max(int(text) / 1000, NEVER)
+    except ValueError:
+        return NEVER
+
+
+def judge(
+    instance: Instance, ending: Ending, codes: frozenset[grpc.StatusCode] = RETRYABLE
+) -> Verdict:
     """Decide what an attempt's ending means."""
     # Several names: a gateway may pass on what it got, with all marks of whom it called.
     names = ending.trailing.get_all(identity.INSTANCE)
@@ -116,10 +150,14 @@ def judge(instance: Instance, ending: Ending) -> Verdict:
         unanswered = _judge_unanswered(instance, ending)
         if unanswered is not None:
             return unanswered
+    if instance.id in ending.trailing.get_all(identity.SHED):
+        return Verdict(Outcome.SHED, Next.ELSEWHERE, reason="has too much to do")
     leaving = instance.id in ending.trailing.get_all(identity.DRAINING)
     verdict = LEAVING if leaving else FAULTY if ending.code in FAULTS else GOOD
-    if ending.code is grpc.StatusCode.UNAVAILABLE:
-        reason = f"is unavailable ({one_line(ending.details)})"
+    if ending.code in codes:
+        said = ending.code.name.lower().replace("_", " ")
+        reason = f"is {said}" if ending.code is UNAVAILABLE else f"said {said}"
+        reason = f"{reason} ({one_line(ending.details)})"
         return dataclasses.replace(verdict, next=Next.IF_IDEMPOTENT, reason=reason)
     return verdict
 
@@ -147,7 +185,7 @@ def _judge_unanswered(instance: Instance, ending: Ending) -> Verdict | None:
         reason = "cancelled the call, as a server does that ends"
         return Verdict(Outcome.FAILED, Next.IF_IDEMPOTENT, RpcConnectionLost, reason)
     if ending.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Verdict(Outcome.FAILED, error=RpcTimeout, reason="did not finish")
+        return Verdict(Outcome.TIMEOUT, error=RpcTimeout, reason="did not finish")
     if ending.code is not grpc.StatusCode.UNAVAILABLE:
         return None
     # A handler may pass on an UNAVAILABLE that it got itself, words and all: only the words

@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import math
 import random as random_module
+import zlib
 from collections.abc import Callable, Collection, Sequence
 
 from meshkit.discovery.balancing.base import Candidate, Done, Outcome
@@ -73,10 +74,10 @@ class ConsistentHash:
             load.share = each.weight / total
             count = math.ceil(min(POINTS * load.share * len(weights), POINTS_MOST))
             for index in range(len(load.points), count):
-                load.points.append(position(f"{each.instance.id}/{index}"))
-            ring += ((point, number) for point in load.points[:count])
+                load.points.append(point(f"{each.instance.id}/{index}"))
+            ring += ((each_point, number) for each_point in load.points[:count])
         ring.sort()
-        self._points = [point for point, _ in ring]
+        self._points = [each_point for each_point, _ in ring]
         self._owners = [self._loads[number] for _, number in ring]
         self._table = alias_table(self._loads, weights)
 
@@ -122,7 +123,11 @@ class ConsistentHash:
         return done
 
 
-def position(text: str) -> int:
-    """Return the place of a text on the ring, the same in every process."""
-    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest)
+def point(text: str) -> int:
+    """Return the place of one point of an instance on the ring, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
+
+
+def position(key: str) -> int:
+    """Return the place of a key on the ring; the ring is random already, so this may be cheap."""
+    return zlib.crc32(key.encode(errors="surrogatepass"))

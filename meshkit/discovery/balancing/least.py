@@ -70,33 +70,38 @@ class LeastOutstanding:
             load.chance = max(each.weight / greatest, 1 / STEEPEST)
             load.each = 1 / load.chance
             load.level = math.ceil(load.outstanding * load.each)
-            self._put(load)
+            bucket = self._buckets.setdefault(load.level, [])
+            load.place = len(bucket)
+            bucket.append(load)
 
     def pick(self, exclude: Collection[str], key: str | None) -> tuple[Instance, Done] | None:  # noqa: ARG002 - see Balancer
         """See :class:`Balancer`."""
-        if not self._loads:
-            return None
-        if exclude:
-            ids = set(exclude)
-            left = [load for load in self._loads if load.chosen[0].id not in ids]
-            if not left:
-                return None
-            level = min(load.level for load in left)
-            load = self._one_of([load for load in left if load.level == level])
-        else:
-            while self._lowest not in self._buckets:
-                self._lowest += 1
-            load = self._one_of(self._buckets[self._lowest])
+        if exclude or not self._loads:
+            return self._pick_besides(exclude)
+        while (bucket := self._buckets.get(self._lowest)) is None:
+            self._lowest += 1
+        load = bucket[int(self._random() * len(bucket))]
+        if load.chance < 1.0 and self._random() >= load.chance:
+            load = self._draw(bucket)
         load.outstanding += 1
         self._move(load)
         return load.chosen
 
-    def _one_of(self, bucket: list[Load]) -> Load:
-        load = bucket[int(self._random() * len(bucket))]
+    def _pick_besides(self, exclude: Collection[str]) -> tuple[Instance, Done] | None:
+        left = [load for load in self._loads if load.chosen[0].id not in exclude]
+        if not left:
+            return None
+        level = min(load.level for load in left)
+        load = self._draw([load for load in left if load.level == level])
+        load.outstanding += 1
+        self._move(load)
+        return load.chosen
+
+    def _draw(self, bucket: list[Load]) -> Load:
         for _ in range(DRAWS):
-            if load.chance == 1.0 or self._random() < load.chance:
-                break
             load = bucket[int(self._random() * len(bucket))]
+            if self._random() < load.chance:
+                break
         return load
 
     def _ending(self, load: Load) -> Done:
@@ -108,18 +113,24 @@ class LeastOutstanding:
         return done
 
     def _move(self, load: Load) -> None:
-        bucket = self._buckets[load.level]
+        """Put it into the bucket of its new level."""
+        buckets = self._buckets
+        bucket = buckets[load.level]
         last = bucket.pop()
         if last is not load:  # it takes the place that becomes free
             bucket[load.place] = last
             last.place = load.place
         elif not bucket:
-            del self._buckets[load.level]
-        load.level = math.ceil(load.outstanding * load.each)
-        self._put(load)
-
-    def _put(self, load: Load) -> None:
-        bucket = self._buckets.setdefault(load.level, [])
-        load.place = len(bucket)
-        bucket.append(load)
-        self._lowest = min(self._lowest, load.level)
+            del buckets[load.level]
+        level = load.level = load.outstanding
+        if load.chance < 1.0:
+            level = load.level = math.ceil(load.outstanding * load.each)
+        following = buckets.get(level)
+        if following is None:
+            load.place = 0
+            buckets[level] = [load]
+        else:
+            load.place = len(following)
+            following.append(load)
+        if level < self._lowest:  # noqa: PLR1730 - min() costs more than all of this
+            self._lowest = level

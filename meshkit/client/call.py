@@ -1,0 +1,171 @@
+"""One HTTP call: as its caller made it, and what has become of it so far."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from meshkit import identity
+from meshkit.client.request import StreamedBody, is_replayable
+from meshkit.client.transport import Content, RawResponse, RawStream, Request
+from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.target import Pick
+from meshkit.errors import CallError
+
+if TYPE_CHECKING:
+    from meshkit.client.plan import Plan
+
+SHOWN = 5  # failed attempts in a message
+CLOSING: set[asyncio.Future[None]] = set()  # a loop itself does not keep its tasks alive
+
+Raw = TypeVar("Raw", RawResponse, RawStream)
+
+
+class Call:
+    """A call, and its attempts.
+
+    Attributes:
+        method: in upper case.
+        path: encoded, without the query, which may hold secrets: it is shown in messages.
+        query: encoded, with its ``?``, or empty.
+        headers: pairs to send.
+        content: the body.
+        timeout: seconds for the whole call.
+        plan: what may be done for it beyond one attempt.
+        idempotent: processing it twice does the same as processing it once.
+        started: when it was made, on the monotonic clock.
+        attempts: how many began.
+        sent: how many of those that failed or are overdue may have been processed.
+        tried: ids of instances not to be asked now.
+        out: those of them that are not to be asked again: unreachable, or still busy with it.
+        failures: why attempts failed, in order.
+        handled: the one that failed last may have been processed.
+        over: what it met with is not mended by repeating it.
+        kept: the last answer that was not good; the caller gets it if there is no better one.
+        pauses: how often it waited before an attempt.
+        retry_after: seconds that the last answer asked to wait.
+        most: bytes that the answer may have; any number if 0.
+    """
+
+    # What most calls never change.
+    attempts = 0
+    sent = 0
+    tried: tuple[str, ...] = ()
+    out: tuple[str, ...] = ()
+    failures: tuple[CallError, ...] = ()
+    handled = False
+    over = False
+    kept: Answer[Any] | None = None
+    pauses = 0
+    retry_after = 0.0
+    most = 0
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: list[tuple[str, str]],
+        content: Content,
+        *,
+        timeout: float,
+        plan: Plan,
+        idempotent: bool,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.content = content
+        self.timeout = timeout
+        self.plan = plan
+        self.idempotent = idempotent
+        self.started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the call was made."""
+        return time.monotonic() - self.started
+
+    @property
+    def left(self) -> float:
+        """Seconds that the call may still take; never 0, so that it can bound an attempt."""
+        return max(self.timeout - self.elapsed, 0.001)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be sent from its beginning (still, or once more)."""
+        return is_replayable(self.content)
+
+    def patience(self) -> float | None:
+        """Return after how many seconds without an answer another instance is asked too."""
+        if (
+            not self.idempotent
+            or self.sent + 1 >= self.plan.retry.attempts
+            or isinstance(self.content, StreamedBody)
+        ):
+            return None
+        return self.plan.patience()
+
+    def request(self, pick: Pick) -> Request:
+        """Return the request of the next attempt."""
+        headers = self.headers
+        if identity.proves_identity(pick.instance.metadata):
+            # Only then: an engine may know an instance by an id that it does not have itself.
+            headers = [*headers, (identity.TARGET, pick.instance.id)]
+        url = f"http://{pick.endpoint}{self.path}{self.query}"
+        self.attempts += 1
+        peer = pick.instance.id
+        return Request(self.method, url, headers, self.content, self.left, peer, self.most)
+
+    def exclude(self, instance_id: str) -> None:
+        """Do not ask this instance for now."""
+        if instance_id not in self.tried:
+            self.tried += (instance_id,)
+
+    def listed(self) -> str:
+        """Return what each failed attempt met with, on one line even for a hundred of them."""
+        parts = [str(failure) for failure in self.failures[:SHOWN]]
+        if len(self.failures) > SHOWN:
+            parts.append(f"and {len(self.failures) - SHOWN} more")
+        return "; ".join(parts)
+
+    def counted(self) -> str:
+        """Return the number of attempts in words."""
+        return f"{self.attempts} attempt{'s' * (self.attempts > 1)}"
+
+
+class Answer(Generic[Raw]):
+    """An instance's answer. Whoever receives it calls :meth:`done`.
+
+    Attributes:
+        pick: who answered.
+        request: what was answered.
+        raw: the answer.
+        outcome: what it says of the instance.
+    """
+
+    __slots__ = ("_reported", "outcome", "pick", "raw", "request")
+    raw: Raw
+
+    def __init__(self, pick: Pick, request: Request, raw: Raw, outcome: Outcome) -> None:
+        self.pick = pick
+        self.request = request
+        self.raw = raw
+        self.outcome = outcome
+        self._reported = False
+
+    def done(self, outcome: Outcome) -> None:
+        """Tell the balancer how the attempt ended; only the first time counts."""
+        if not self._reported:
+            self._reported = True
+            self.pick.done(outcome)
+
+    def drop(self) -> None:
+        """Let go of an answer that nobody reads."""
+        self.done(self.outcome)
+        if isinstance(self.raw, RawStream):
+            closing = asyncio.ensure_future(self.raw.aclose())
+            CLOSING.add(closing)
+            closing.add_done_callback(CLOSING.discard)

@@ -1,0 +1,186 @@
+"""The concurrency limit on a simulated clock: overload, recovery, and what must not be shed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+
+from meshkit.server.shedding import Limiter
+from tests.server.shedding_models import Loop, Pool, Service, World, constant, spread
+
+
+def step(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    return lambda now: high if start <= now < end else low
+
+
+def pool(
+    service: Service,
+    rate: Callable[[float], float],
+    *,
+    until: float,
+    size: int = 100_000,
+    deadline: float = 1.0,
+    adaptive: bool = True,
+) -> World:
+    world = World()
+    limiter = Limiter(clock=world.clock, adaptive=adaptive)
+    Pool(limiter, world, service, size=size, deadline=deadline).run(rate, until=until)
+    return world
+
+
+def loop(
+    service: Service, rate: Callable[[float], float], *, until: float, adaptive: bool = True
+) -> World:
+    world = World()
+    limiter = Limiter(clock=world.clock, adaptive=adaptive)
+    Loop(limiter, world, service).run(rate, until=until)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds"), [(10, 0.005), (400, 0.05)], ids=["10 connections", "400 tasks"]
+)
+@pytest.mark.parametrize("times", [1.5, 3, 10])
+def test_a_full_pool_stays_busy_with_calls_that_are_answered_in_time(
+    size: int, seconds: float, times: float
+) -> None:
+    capacity = size / seconds
+    world = pool(spread(seconds), step(capacity / 2, capacity * times, 5, 15), until=20, size=size)
+    # What came before the limit was there, at ten times the capacity, takes 4 s.
+    during, after = world.between(10, 15), world.between(16, 19)
+    assert during.in_time > 0.95 * capacity * 5
+    assert after.refused == 0
+    assert after.in_time == after.answered > 0
+
+
+def test_without_a_limit_the_same_overload_leaves_nothing_in_time() -> None:
+    world = pool(spread(0.005), step(1000, 6000, 5, 10), until=15, size=10, adaptive=False)
+    assert world.between(6, 15).in_time < 0.2 * world.between(6, 15).offered
+    assert world.between(11, 14).in_time == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0005, 0.005, 0.02])
+def test_an_event_loop_that_only_computes_stays_busy_with_calls_in_time(seconds: float) -> None:
+    capacity = 1 / seconds
+    world = loop(constant(seconds), step(capacity / 2, capacity * 3, 5, 10), until=15)
+    # The rest goes into the refusals, which take 0.1 ms each.
+    spent = world.between(6, 10).refused * 0.0001
+    assert world.between(6, 10).in_time > 0.9 * capacity * (4 - spent)
+    assert world.between(12, 14).refused == 0
+
+    off = loop(constant(seconds), step(capacity / 2, capacity * 3, 5, 10), until=15, adaptive=False)
+    assert off.between(7, 10).in_time == 0
+
+
+def test_a_lasting_overload_does_not_creep_upwards() -> None:
+    capacity = 2000.0
+    world = pool(spread(0.005), step(1000, 3 * capacity, 5, 120), until=120, size=10)
+    minutes = [world.between(start, start + 20) for start in (10, 50, 100)]
+    for span in minutes:
+        assert span.in_time == span.answered > 0.95 * capacity * 20
+    # In flight before the limit was found is the most that ever was.
+    assert world.most_in_flight < 3 * capacity
+
+
+def test_slow_answers_at_low_concurrency_are_never_shed() -> None:
+    world = pool(spread(5.0), step(1, 3, 100, 300), until=400, size=16, deadline=60)
+    assert world.between(0, 400).refused == 0
+
+
+def test_a_jump_to_a_load_that_is_served_is_not_shed() -> None:
+    world = pool(spread(0.05), step(10, 4000, 5, 20), until=20, size=1000)
+    assert world.between(0, 20).refused == 0
+
+
+def test_a_few_stuck_calls_do_not_make_an_overload() -> None:
+    def service(rng: random.Random, _now: float) -> tuple[str, float]:
+        return "GET /", (10.0 if rng.random() < 0.02 else rng.expovariate(1 / 0.02))
+
+    assert pool(service, lambda _now: 500, until=120).between(0, 120).refused == 0
+
+
+def test_a_change_in_the_mix_of_routes_is_no_overload() -> None:
+    def service(rng: random.Random, now: float) -> tuple[str, float]:
+        reports = 0.01 if now < 30 else 0.6
+        return ("report", 0.8) if rng.random() < reports else ("item", 0.002)
+
+    assert pool(service, lambda _now: 500, until=60).between(0, 60).refused == 0
+
+
+def test_failures_do_not_pass_for_fast_answers() -> None:
+    now = 0.0
+    limiter = Limiter(clock=lambda: now)
+
+    def answers(latency: float, *, ok: bool, spans: int) -> None:
+        nonlocal now
+        for _ in range(spans * 20):
+            came = limiter.acquire()
+            assert came is not None
+            now += latency
+            limiter.release(came, "GET /", ok=ok)
+
+    answers(0.1, ok=True, spans=10)
+    answers(0.001, ok=False, spans=1000)  # the database is away for 20 s
+    for _ in range(40):
+        answers(0.1, ok=True, spans=1)
+    assert limiter.limit == math.inf
+
+
+def test_a_dependency_that_got_slower_for_all_is_found_out_soon() -> None:
+    def service(_rng: random.Random, now: float) -> tuple[str, float]:
+        return "GET /", 0.05 if now < 5 else 0.25
+
+    world = pool(service, lambda _now: 2000, until=20)
+    assert world.between(0, 5).refused == 0
+    assert world.between(5, 8).refused < 0.2 * world.between(5, 8).offered
+    assert world.between(8, 20).refused == 0
+
+
+def test_calls_that_hang_do_not_keep_everybody_else_out() -> None:
+    world = World()
+    limiter = Limiter(clock=world.clock)
+    for latency in [0.01] * 200 + [1.0] * 60:
+        came = limiter.acquire()
+        assert came is not None
+        world.now += latency
+        limiter.release(came, "GET /")
+        if limiter.limit < math.inf:
+            break
+    while limiter.acquire() is not None:
+        pass  # and is never released
+    let_in = 0
+    for _ in range(100):
+        world.now += 0.1
+        let_in += limiter.acquire() is not None
+    assert let_in > 50
+
+
+def test_a_fixed_limit_holds_whatever_the_latency() -> None:
+    limiter = Limiter(adaptive=False, ceiling=2)
+    first, second = limiter.acquire(), limiter.acquire()
+    assert first is not None
+    assert second is not None
+    assert limiter.acquire() is None
+    limiter.release(first, "GET /")
+    assert limiter.acquire() is not None
+    assert limiter.refused == 1
+
+
+def test_the_fixed_limit_is_the_ceiling_of_the_adaptive_one() -> None:
+    world = World()
+    limiter = Limiter(clock=world.clock, ceiling=12)
+    Pool(limiter, world, spread(0.005), size=10).run(step(1000, 6000, 5, 10), until=15)
+    assert world.most_in_flight == 12
+    assert world.between(6, 10).in_time > 0.95 * 2000 * 4
+
+
+def test_kinds_without_end_take_no_memory_without_end() -> None:
+    limiter = Limiter()
+    for number in range(5000):
+        came = limiter.acquire()
+        assert came is not None
+        limiter.release(came, f"GET /{number}")
+    assert len(limiter._baseline._kinds) <= 1001
