@@ -27,6 +27,7 @@ from meshkit.client.request import (
 )
 from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
+from meshkit.client.sse import IDLE_TIMEOUT, EventStream
 from meshkit.client.stats import CallStats
 from meshkit.client.transport import HttpTransport, RawStream
 from meshkit.discovery.balancing import Outcome
@@ -37,6 +38,7 @@ from meshkit.errors import CallError, ConfigError
 # https://www.rfc-editor.org/rfc/rfc9110#section-8.6
 WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
 
+Pairs = list[tuple[str, str]]
 Kind = TypeVar("Kind", Response, StreamResponse)
 
 
@@ -116,6 +118,7 @@ class HttpClient:
         self.guards = guards or Guards(target.service)
         self.timeout = self._checked_timeout(timeout)
         self.stats = CallStats()
+        self._target = target
         self._transport = transport
         target.on_change(functools.partial(transport.keep, target.service))
         if (known := target.subscription.snapshot) is not None:
@@ -220,6 +223,7 @@ class HttpClient:
     async def _reading(
         self, call: Call, answer: Answer[RawStream]
     ) -> AsyncGenerator[StreamResponse, None]:
+        answer.pick.answered()
         response = _respond(StreamResponse, call, answer)
         outcome = answer.outcome
         try:
@@ -231,6 +235,46 @@ class HttpClient:
             answer.done(Outcome.FAILED if response.failed else outcome)
             self.stats.failed += response.failed
             await answer.raw.aclose()
+
+    def sse(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        reconnect: bool | None = None,
+        idle_timeout: float | None = IDLE_TIMEOUT,
+        last_event_id: str = "",
+        **options: Unpack[BodyOptions],
+    ) -> EventStream:
+        """Read server-sent events: ``async with users.sse("/events") as events``.
+
+        Args:
+            url: a path, as everywhere.
+            method: GET, as browsers send; POST for what streams its answer to a question.
+            reconnect: open the stream anew, on another instance, when it ends or breaks off; yes
+                for GET, no for other methods when None.
+            idle_timeout: seconds without a byte (comments count) after which the instance is
+                taken for hung; None for no limit. ``timeout`` is for the answer to begin.
+            last_event_id: go on after this event, if the server can.
+            options: see :class:`Options` and :class:`BodyOptions`.
+
+        The block raises what :meth:`stream` does, and besides
+        :class:`~meshkit.errors.HTTPStatusError` for an answer that is not 2xx, and
+        :class:`~meshkit.errors.CallError` for one that is no event stream.
+        """
+        own = check_headers(options.get("headers"))
+
+        def opened(headers: Pairs) -> contextlib.AbstractAsyncContextManager[StreamResponse]:
+            options["headers"] = merge_headers(own, headers)
+            return self.stream(method, url, **options)
+
+        return EventStream(
+            opened,
+            self._target,
+            reconnect=method.upper() == "GET" if reconnect is None else reconnect,
+            idle_timeout=idle_timeout,
+            last_event_id=last_event_id,
+        )
 
     def _prepare(
         self,

@@ -68,14 +68,19 @@ class RawStream(abc.ABC):
         status_code: the status.
         headers: the headers.
         http_version: as in ``"HTTP/1.1"``.
+        timeout: seconds until the next piece of the body has to be there; may be changed,
+            ``math.inf`` is no limit.
     """
 
-    __slots__ = ("headers", "http_version", "status_code")
+    __slots__ = ("headers", "http_version", "status_code", "timeout")
 
-    def __init__(self, status_code: int, headers: Headers, http_version: str) -> None:
+    def __init__(
+        self, status_code: int, headers: Headers, http_version: str, timeout: float
+    ) -> None:
         self.status_code = status_code
         self.headers = headers
         self.http_version = http_version
+        self.timeout = timeout
 
     @abc.abstractmethod
     async def read(self) -> bytes:
@@ -85,6 +90,10 @@ class RawStream(abc.ABC):
             ConnectionLost: the body broke off.
             CallTimeout: the next piece did not come in time.
         """
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Break off: whoever reads gets ConnectionLost, now or when it has what is there."""
 
     @abc.abstractmethod
     async def aclose(self) -> None:

@@ -44,7 +44,7 @@ class Pick:
         endpoint: where it listens for the transport that was asked for.
     """
 
-    __slots__ = ("_began", "_done", "_target", "endpoint", "instance")
+    __slots__ = ("_began", "_done", "_seconds", "_target", "endpoint", "instance")
 
     def __init__(self, target: Target, instance: Instance, endpoint: Endpoint, done: Done) -> None:
         self.instance = instance
@@ -52,10 +52,17 @@ class Pick:
         self._target = target
         self._done = done
         self._began = perf_counter()
+        self._seconds: float | None = None
+
+    def answered(self) -> None:
+        """Say that the answer has begun: how long its body lasts says nothing of the instance."""
+        self._seconds = perf_counter() - self._began
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
-        seconds = perf_counter() - self._began
+        seconds = self._seconds
+        if seconds is None:
+            seconds = perf_counter() - self._began
         self._done(outcome, seconds)
         self._target.observe(self.instance, outcome, seconds)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 from collections import deque
 from collections.abc import AsyncIterable
@@ -273,11 +274,12 @@ class Connection(asyncio.Protocol):
     async def _wait(self, seconds: float) -> None:
         if self._error is None:
             self._waiter = waiter = self._loop.create_future()
-            timer = self._loop.call_later(seconds, self._expire)
+            timer = None if seconds == math.inf else self._loop.call_later(seconds, self._expire)
             try:
                 await waiter
             finally:
-                timer.cancel()
+                if timer is not None:
+                    timer.cancel()
                 self._waiter = None
         if self._error is not None:
             raise self._error

@@ -17,7 +17,7 @@ from meshkit.client.http1.encoding import Decoder, decoding
 from meshkit.client.http1.head import authority, encode_head
 from meshkit.client.http1.pool import IDLE_TIMEOUT, Pool, closed
 from meshkit.client.transport import HttpTransport, RawResponse, RawStream, Request
-from meshkit.errors import ConfigError, ConnectError
+from meshkit.errors import ConfigError, ConnectError, ConnectionLost
 from meshkit.model import Instance
 
 T = TypeVar("T")
@@ -138,23 +138,22 @@ class Http1Transport(HttpTransport):
 class Http1Stream(RawStream):
     """An answer of which the body is read piece by piece."""
 
-    __slots__ = ("_connection", "_decoder", "_pool", "_sending", "_timeout")
+    __slots__ = ("_connection", "_decoder", "_pool", "_sending")
 
     def __init__(
         self, connection: Connection, pool: Pool, sending: Sending | None, timeout: float
     ) -> None:
         headers, self._decoder = decoding(connection.pairs)
-        super().__init__(connection.status, headers, f"HTTP/{connection.version}")
+        super().__init__(connection.status, headers, f"HTTP/{connection.version}", timeout)
         self._connection: Connection | None = connection
         self._pool = pool
         self._sending = sending
-        self._timeout = timeout
 
     async def read(self) -> bytes:
         """See :class:`~meshkit.client.transport.RawStream`."""
         if self._connection is None:
             raise ConfigError("the stream is closed: read it within its `async with`")
-        while piece := await self._connection.next_piece(self._timeout):
+        while piece := await self._connection.next_piece(self.timeout):
             if self._decoder is None:
                 return piece
             if decoded := self._decoder.decode(piece):
@@ -162,6 +161,11 @@ class Http1Stream(RawStream):
         if self._decoder is not None:
             self._decoder.finish()
         return b""
+
+    def interrupt(self) -> None:
+        """See :class:`~meshkit.client.transport.RawStream`."""
+        if self._connection is not None and not self._connection.complete:
+            self._connection.fail(ConnectionLost("was left"))
 
     async def aclose(self) -> None:
         """See :class:`~meshkit.client.transport.RawStream`."""
