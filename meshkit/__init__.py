@@ -29,6 +29,7 @@ from meshkit.errors import (
     RegistryUnavailable,
     RegistryUrlError,
     StartError,
+    WebSocketClosed,
     WrongInstance,
 )
 
@@ -98,6 +99,7 @@ __all__ = [
     "Snapshot",
     "StartError",
     "Status",
+    "WebSocketClosed",
     "WrongInstance",
     "context",
     "deadline_in",

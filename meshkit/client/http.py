@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import functools
 import math
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, TypedDict, TypeVar, Unpack
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from meshkit.client.call import Answer, Call
 from meshkit.client.exchange import Exchange
@@ -37,6 +37,13 @@ from meshkit.errors import CallError, ConfigError
 # Methods that always announce a body, if an empty one.
 # https://www.rfc-editor.org/rfc/rfc9110#section-8.6
 WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
+
+if TYPE_CHECKING:
+    from meshkit.client.websocket import WebSocket
+
+# Of WebSockets: how often the other side is asked whether it is there, and bytes of a message.
+PING_INTERVAL = 20.0
+MAX_MESSAGE = 16 * 1024 * 1024
 
 Pairs = list[tuple[str, str]]
 Kind = TypeVar("Kind", Response, StreamResponse)
@@ -274,6 +281,48 @@ class HttpClient:
             reconnect=method.upper() == "GET" if reconnect is None else reconnect,
             idle_timeout=idle_timeout,
             last_event_id=last_event_id,
+        )
+
+    def websocket(
+        self,
+        url: str,
+        *,
+        params: ParamTypes | None = None,
+        headers: HeaderTypes | None = None,
+        timeout: float | None = None,
+        subprotocols: Sequence[str] = (),
+        ping_interval: float | None = PING_INTERVAL,
+        max_size: int | None = MAX_MESSAGE,
+    ) -> WebSocket:
+        """Open a WebSocket: ``async with users.websocket("/ws") as ws``.
+
+        Args:
+            url: a path, as everywhere.
+            params: query parameters.
+            headers: sent with the handshake.
+            timeout: seconds until it is open, further instances included; the client's when None.
+            subprotocols: offered to the server, the preferred one first.
+            ping_interval: seconds between pings; a peer that answers none for as long is taken
+                for hung. None for no pings.
+            max_size: bytes of a message that is received; any number if None.
+
+        Raises:
+            MissingExtraError: the extra ``websocket`` is not installed.
+
+        The block raises :class:`~meshkit.errors.HTTPStatusError` when the service refuses.
+        """
+        from meshkit.client.websocket import WebSocket  # noqa: PLC0415 - needs an extra
+
+        path, query = encode_url(self.service, url, params)
+        return WebSocket(
+            self._target,
+            path,
+            query,
+            merge_headers(self._headers, check_headers(headers)),
+            timeout=self.timeout if timeout is None else self._checked_timeout(timeout),
+            subprotocols=subprotocols,
+            ping_interval=ping_interval,
+            max_size=max_size,
         )
 
     def _prepare(

@@ -50,7 +50,7 @@ def plain(events: list[ServerSentEvent]) -> list[tuple[str, str, str]]:
             [("message", "YHOO\n+2\n10", "")],
         ),
         (
-            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third\n\n",
+            ": test\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third\n\n",
             [
                 ("message", "first event", "1"),
                 ("message", "second event", ""),
@@ -113,9 +113,10 @@ def test_a_retry_of_many_digits() -> None:
 
 def test_an_endless_event() -> None:
     parser = EventParser()
+    half = b"x" * (MOST // 2 + 1)
+    parser.feed(half)
     with pytest.raises(AnswerTooLarge):
-        for _ in range(MOST // 1000 + 2):
-            parser.feed(b"x" * 1000)
+        parser.feed(half)
 
 
 LINES = st.lists(
