@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from meshkit.client.declared import grpc_client, http_client
     from meshkit.client.hedge import HedgePolicy
     from meshkit.client.http import HttpClient
+    from meshkit.client.httpx_transport import MeshTransport
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
     from meshkit.client.retry import RetryPolicy
@@ -86,6 +87,7 @@ __all__ = [
     "MeshError",
     "MeshService",
     "MeshSettings",
+    "MeshTransport",
     "MissingExtraError",
     "NoInstances",
     "RegistryDenied",
@@ -123,6 +125,7 @@ _HOME = {
     "meshkit.client.declared": "grpc_client http_client",
     "meshkit.client.hedge": "HedgePolicy",
     "meshkit.client.http": "HttpClient",
+    "meshkit.client.httpx_transport": "MeshTransport",
     "meshkit.client.mesh": "Mesh",
     "meshkit.client.response": "Response",
     "meshkit.client.retry": "RetryPolicy",

@@ -10,7 +10,7 @@ import pytest
 import meshkit
 
 NAMES = """
-AnswerTooLarge WebSocketClosed
+AnswerTooLarge MeshTransport WebSocketClosed
 BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallContext CallError CallTimeout
 ConfigError ConnectError ConnectionLost Endpoint HTTPStatusError HedgePolicy HttpClient Instance
 LeaseLost LiveConfig Mesh MeshError MeshService MeshSettings MissingExtraError NoInstances
