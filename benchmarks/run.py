@@ -35,7 +35,9 @@ NAMES = (
     "watch_latency",
     "watch_many",
     "registry_load",
+    "call_http",
     "call_grpc",
+    "second_loop",
     "failover",
     "pick",
 )

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from meshkit.config.declared import live_config
     from meshkit.config.live import LiveConfig
     from meshkit.context import CallContext, deadline_in, remaining
+    from meshkit.discovery.balancing import Balancer, Candidate, Outcome
+    from meshkit.discovery.ejection import EjectionPolicy
+    from meshkit.discovery.routing.route import Route
     from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, Status
     from meshkit.runtime import Runtime
     from meshkit.service import (
@@ -65,6 +68,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnswerTooLarge",
+    "Balancer",
     "BindError",
     "BreakerOpen",
     "BreakerPolicy",
@@ -73,9 +77,11 @@ __all__ = [
     "CallContext",
     "CallError",
     "CallTimeout",
+    "Candidate",
     "ConfigError",
     "ConnectError",
     "ConnectionLost",
+    "EjectionPolicy",
     "Endpoint",
     "HTTPStatusError",
     "HedgePolicy",
@@ -90,12 +96,14 @@ __all__ = [
     "MeshTransport",
     "MissingExtraError",
     "NoInstances",
+    "Outcome",
     "RegistryDenied",
     "RegistryError",
     "RegistryUnavailable",
     "RegistryUrlError",
     "Response",
     "RetryPolicy",
+    "Route",
     "Runtime",
     "ServiceInfo",
     "Snapshot",
@@ -132,6 +140,9 @@ _HOME = {
     "meshkit.config.declared": "live_config",
     "meshkit.config.live": "LiveConfig",
     "meshkit.context": "CallContext deadline_in remaining",
+    "meshkit.discovery.balancing": "Balancer Candidate Outcome",
+    "meshkit.discovery.ejection": "EjectionPolicy",
+    "meshkit.discovery.routing.route": "Route",
     "meshkit.model": "Endpoint Instance ServiceInfo Snapshot Status",
     "meshkit.runtime": "Runtime",
     "meshkit.service": "MeshService delete get health_check patch post put websocket",

@@ -65,5 +65,5 @@ def parse_deadline(text: str) -> float | None:
 
 
 def format_deadline(seconds: float) -> str:
-    """Return the header's text for this many seconds left; never 0, which means too late."""
-    return str(int(seconds * 1000) or 1)
+    """Return the header's text for this many seconds left; never 0, which would be too late."""
+    return str(max(1, int(seconds * 1000)))

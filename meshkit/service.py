@@ -6,12 +6,21 @@ import dataclasses
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, TypeVar, Unpack, overload
 
+from meshkit import identity
 from meshkit.config.declared import check_settings
-from meshkit.errors import CallError, CallTimeout, ConfigError, NoInstances
+from meshkit.errors import (
+    BreakerOpen,
+    BulkheadFull,
+    CallError,
+    CallTimeout,
+    ConfigError,
+    NoInstances,
+)
 from meshkit.model import check_metadata, check_service_name
 
 if TYPE_CHECKING:
@@ -159,6 +168,9 @@ class MeshService:
     weight: ClassVar[int] = 1
 
     _mesh: Mesh | None = None
+    _lent: Mapping[int, Mesh] = MappingProxyType(
+        {}
+    )  # by thread, for those with a loop of their own
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -226,11 +238,16 @@ class MeshService:
                 f"{type(self).__name__} is not running, so it can't call other services; "
                 "run it with `meshkit run` or `async with Runtime(service):`"
             )
-        return self._mesh
+        return self._lent.get(threading.get_ident(), self._mesh) if self._lent else self._mesh
 
     @mesh.setter
     def mesh(self, mesh: Mesh | None) -> None:
         self._mesh = mesh
+
+    def lend(self, mesh: Mesh | None, thread: int) -> None:
+        """Let code that runs in this thread have a mesh of its own; None to end that."""
+        others = {key: each for key, each in self._lent.items() if key != thread}
+        self._lent = others if mesh is None else {**others, thread: mesh}
 
     async def on_start(self) -> None:
         """Prepare what handlers need. Runs after the ports are bound, before the first call."""
@@ -242,18 +259,22 @@ class MeshService:
 async def answer_call_error(_request: Request, error: Exception) -> Response:
     """Answer for a handler that let the error of an outgoing call pass: 503, 504 or 502.
 
-    The detail names the service that was called, not its instances.
+    The detail names the service that was called, not its instances. The answer tells meshkit's
+    callers not to repeat it when the call has had its retries down here.
     """
     from fastapi.responses import JSONResponse  # noqa: PLC0415 - a gRPC-only service never needs it
 
     log.warning("answering for a failed call: %s", error)
     service = str(error).partition(":")[0]
-    if isinstance(error, NoInstances):
-        detail, headers = f"{service} is not available", {"retry-after": "1"}
+    headers = {}
+    if isinstance(error, CallError) and error.final:
+        headers[identity.NO_RETRY] = "1"
+    if isinstance(error, NoInstances | BulkheadFull | BreakerOpen):
+        detail, headers["retry-after"] = f"{service} is not available", "1"
         return JSONResponse({"detail": detail}, 503, headers)
     if isinstance(error, CallTimeout):
-        return JSONResponse({"detail": f"{service} did not answer in time"}, 504)
-    return JSONResponse({"detail": f"the call to {service} failed"}, 502)
+        return JSONResponse({"detail": f"{service} did not answer in time"}, 504, headers)
+    return JSONResponse({"detail": f"the call to {service} failed"}, 502, headers)
 
 
 def routes(cls: type[MeshService]) -> Iterator[tuple[str, Route]]:

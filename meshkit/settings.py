@@ -56,6 +56,7 @@ class MeshSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(0, description="HTTP port, 0 for any free one")
     grpc_port: Port = Field(0, description="gRPC port, 0 for any free one")
+    grpc_thread: bool = Field(False, description="serve gRPC on an event loop of its own")
     advertise_host: str | None = Field(None, description="address that others reach us by")
     tags: Annotated[tuple[str, ...], NoDecode] = Field((), description="added to the service's own")
     zone: str = Field("", description="failure domain of this instance")

@@ -10,13 +10,13 @@ import pytest
 import meshkit
 
 NAMES = """
-AnswerTooLarge MeshTransport WebSocketClosed
-BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy CallContext CallError CallTimeout
-ConfigError ConnectError ConnectionLost Endpoint HTTPStatusError HedgePolicy HttpClient Instance
-LeaseLost LiveConfig Mesh MeshError MeshService MeshSettings MissingExtraError NoInstances
-RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response RetryPolicy Runtime
-ServiceInfo Snapshot StartError Status WrongInstance context deadline_in delete get grpc_client
-health_check http_client live_config patch post put remaining websocket
+AnswerTooLarge Balancer BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy
+CallContext CallError CallTimeout Candidate ConfigError ConnectError ConnectionLost
+EjectionPolicy Endpoint HTTPStatusError HedgePolicy HttpClient Instance LeaseLost LiveConfig
+Mesh MeshError MeshService MeshSettings MeshTransport MissingExtraError NoInstances Outcome
+RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response RetryPolicy Route
+Runtime ServiceInfo Snapshot StartError Status WebSocketClosed WrongInstance context deadline_in
+delete get grpc_client health_check http_client live_config patch post put remaining websocket
 """
 
 

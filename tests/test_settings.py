@@ -61,6 +61,7 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("host", "0.0.0.0", "0.0.0.0"),
         ("port", "8000", 8000),
         ("grpc_port", "9000", 9000),
+        ("grpc_thread", "true", True),
         ("advertise_host", "10.0.0.7", "10.0.0.7"),
         ("tags", " v1, blue ,,", ("v1", "blue")),
         ("zone", "eu-1", "eu-1"),

@@ -58,7 +58,8 @@ class Demo:
         self.children = children
         self.view = view
         self.census = Census(mesh, "users", "orders")
-        self.traffic = Traffic(mesh.http("orders"), rate=rate)
+        in_turn = mesh.http("orders", balancer="round_robin", slow_start=0)
+        self.traffic = Traffic(mesh.http("orders"), in_turn, rate=rate)
         self.scene = Scene(children=children, census=self.census, tally=self.traffic.tally)
 
     async def run(self, seconds: float) -> Report:

@@ -74,9 +74,10 @@ class Traffic:
     machine too busy for the rate makes the demo slower instead of drowning it.
     """
 
-    def __init__(self, orders: HttpClient, *, rate: float) -> None:
+    def __init__(self, orders: HttpClient, orders_in_turn: HttpClient, *, rate: float) -> None:
         self.tally = Tally()
         self._orders = orders
+        self._orders_in_turn = orders_in_turn
         self._rate = rate
         self._stop = asyncio.Event()
         self._room = asyncio.Semaphore(UNDER_WAY)
@@ -102,7 +103,7 @@ class Traffic:
 
     async def read_retries(self) -> str:
         """Ask one instance of orders for its retries so far; return its id."""
-        answer = (await self._orders.get("/stats")).raise_for_status()
+        answer = (await self._orders_in_turn.get("/stats")).raise_for_status()
         stats: dict[str, dict[str, int]] = answer.json()
         self.tally.retried_by[answer.instance.id] = sum(stats[via]["retried"] for via in TRANSPORTS)
         return answer.instance.id

@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("meshkit.cli.run", "Run a service: bind, register, serve, drain."),
     "ps": ("meshkit.cli.ps", "Show the services and instances in the registry."),
     "config": ("meshkit.cli.config", "Read and change values that running services follow."),
+    "routes": ("meshkit.cli.routes", "Divide a service's calls among its instances, live."),
     "new": ("meshkit.cli.new", "Create a new service from a template."),
 }
 USAGE_ERROR = 2

@@ -51,7 +51,7 @@ app = typer.Typer(
 
 
 def command(
-    **settings: Any,
+    of: typer.Typer = app, **settings: Any
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
     """Make a coroutine a command; Ctrl-C ends it in peace."""
 
@@ -62,7 +62,7 @@ def command(
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(coroutine(**arguments))
 
-        app.command(**settings)(run)
+        of.command(**settings)(run)
         return run
 
     return make

@@ -9,6 +9,7 @@ import time
 from typing import Literal
 
 from meshkit.cli import colored
+from meshkit.context import LogFilter
 
 COLORS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m", "DEBUG": "\033[2m"}
 PLAIN = "\033[0m"
@@ -16,6 +17,7 @@ PLAIN = "\033[0m"
 NOISY = ("uvicorn", "uvicorn.error", "grpc", "asyncio", "watchfiles")
 # Attributes that every record has; the rest is what the caller added by `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+CONTEXT = ("request_id", "trace_id")  # what LogFilter adds, empty outside of a call
 
 LogFormat = Literal["auto", "text", "json"]
 
@@ -29,6 +31,7 @@ def configure(level: str, format: LogFormat) -> None:
     """Send all logs to stderr in one of the two formats; replaces an earlier configuration."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if is_json(format) else TextFormatter())
+    handler.addFilter(LogFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -41,7 +44,10 @@ def configure(level: str, format: LogFormat) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:01 warning meshkit.registration  message``, coloured on a terminal."""
+    """``12:00:01 warning meshkit.registration  message``, coloured on a terminal.
+
+    While a call is handled its request id follows in brackets.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,6 +57,8 @@ class TextFormatter(logging.Formatter):
         """See logging.Formatter."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname.lower():<7} {record.name}  {record.getMessage()}"
+        if request_id := getattr(record, "request_id", ""):
+            line = f"{line} [{request_id}]"
         if self._colored and (color := COLORS.get(record.levelname)):
             line = f"{color}{line}{PLAIN}"
         if record.exc_info:
@@ -59,7 +67,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and what ``extra`` added."""
+    """One JSON object a line: time, level, logger, message, and what ``extra`` added.
+
+    While a call is handled also its ``request_id``, and its ``trace_id`` if it has one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -69,7 +80,11 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        fields |= {key: value for key, value in vars(record).items() if key not in STANDARD}
+        fields |= {
+            key: value
+            for key, value in vars(record).items()
+            if key not in STANDARD and (value or key not in CONTEXT)
+        }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)

@@ -7,15 +7,20 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshkit import identity
+from meshkit.client.headers import merge_headers
 from meshkit.client.request import StreamedBody, is_replayable
 from meshkit.client.transport import Content, RawResponse, RawStream, Request
+from meshkit.context import CallContext
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Picker
 from meshkit.discovery.target import Pick
 from meshkit.errors import CallError
+from meshkit.propagation import DEADLINE, format_deadline, outgoing
 
 if TYPE_CHECKING:
     from meshkit.client.plan import Plan
 
+LEAST = 0.001  # seconds: 0 could not bound an attempt
 SHOWN = 5  # failed attempts in a message
 CLOSING: set[asyncio.Future[None]] = set()  # a loop itself does not keep its tasks alive
 
@@ -32,6 +37,9 @@ class Call:
         headers: pairs to send.
         content: the body.
         timeout: seconds for the whole call.
+        picker: picks its instances.
+        deadline: when the server may give up, on the monotonic clock; None for never.
+        inherited: the timeout is what was left to the call being handled.
         plan: what may be done for it beyond one attempt.
         idempotent: processing it twice does the same as processing it once.
         started: when it was made, on the monotonic clock.
@@ -49,7 +57,7 @@ class Call:
     """
 
     # What most calls never change.
-    attempts = 0
+    inherited = False
     sent = 0
     tried: tuple[str, ...] = ()
     out: tuple[str, ...] = ()
@@ -70,6 +78,7 @@ class Call:
         content: Content,
         *,
         timeout: float,
+        picker: Picker,
         plan: Plan,
         idempotent: bool,
     ) -> None:
@@ -79,8 +88,11 @@ class Call:
         self.headers = headers
         self.content = content
         self.timeout = timeout
+        self.picker = picker
         self.plan = plan
         self.idempotent = idempotent
+        self.attempts = 0
+        self.deadline: float | None = None
         self.started = time.monotonic()
 
     @property
@@ -90,8 +102,23 @@ class Call:
 
     @property
     def left(self) -> float:
-        """Seconds that the call may still take; never 0, so that it can bound an attempt."""
-        return max(self.timeout - self.elapsed, 0.001)
+        """Seconds that the call may still take; never 0."""
+        return max(self.timeout - self.elapsed, LEAST)
+
+    @property
+    def limit(self) -> str:
+        """The timeout, and whose it is."""
+        if self.inherited:
+            return f"the {self.timeout:.3g} s that were left to the call being handled"
+        return f"{self.timeout:g} s"
+
+    def inherit(self, context: CallContext) -> None:
+        """Take on what the call being handled has brought along; own headers win."""
+        self.headers = merge_headers(outgoing(context), self.headers)
+        if (left := context.remaining) is not None:
+            self.deadline = context.deadline
+            if left < self.timeout:
+                self.timeout, self.inherited = left, True
 
     @property
     def replayable(self) -> bool:
@@ -108,16 +135,19 @@ class Call:
             return None
         return self.plan.patience()
 
-    def request(self, pick: Pick) -> Request:
-        """Return the request of the next attempt."""
+    def request(self, pick: Pick, now: float) -> Request:
+        """Return the request of the next attempt, which begins now."""
         headers = self.headers
         if identity.proves_identity(pick.instance.metadata):
             # Only then: an engine may know an instance by an id that it does not have itself.
             headers = [*headers, (identity.TARGET, pick.instance.id)]
+        if self.deadline is not None:
+            headers = [*headers, (DEADLINE, format_deadline(self.deadline - now))]
         url = f"http://{pick.endpoint}{self.path}{self.query}"
         self.attempts += 1
+        left = max(self.started + self.timeout - now, LEAST)
         peer = pick.instance.id
-        return Request(self.method, url, headers, self.content, self.left, peer, self.most)
+        return Request(self.method, url, headers, self.content, left, peer, self.most)
 
     def exclude(self, instance_id: str) -> None:
         """Do not ask this instance for now."""

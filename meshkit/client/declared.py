@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack, overload
 
-from meshkit.client.policy import PolicyOptions
+from meshkit.client.policy import CallPolicy, PolicyOptions
+from meshkit.discovery.routing import parse_name
 from meshkit.errors import ConfigError
 from meshkit.model import check_service_name
 
@@ -82,10 +83,11 @@ def http_client(service: str, **options: Unpack[PolicyOptions]) -> HttpDependenc
     """Declare that this service calls ``service`` over HTTP.
 
     Args:
-        service: the name it is registered under.
+        service: the name it is registered under; ``"users@v2"``: those with this tag.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    return HttpDependency(_checked(service, "http_client"), options)
+    checked = _checked(service, "http_client", options)
+    return HttpDependency(checked, options)
 
 
 def grpc_client(
@@ -100,21 +102,25 @@ def grpc_client(
 
     Args:
         stub: a generated stub class.
-        service: the name it is registered under.
+        service: the name it is registered under; ``"users@v2"``: those with this tag.
         idempotent: methods that may run twice, so that a call lost with its connection goes to
             another instance. Methods whose proto sets ``idempotency_level`` need not be named.
         interceptors: gRPC's own client interceptors, the outermost first.
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
-    checked = _checked(service, "grpc_client")
+    checked = _checked(service, "grpc_client", options)
     return GrpcDependency(stub, checked, idempotent, interceptors, options)
 
 
-def _checked(service: str, where: str) -> str:
+def _checked(service: str, where: str, options: PolicyOptions) -> str:
+    """Return the name, or raise for what would fail on first use otherwise."""
     try:
-        return check_service_name(service)
-    except ValueError as error:
-        raise ConfigError(f"{where}({service!r}): {error}") from None
+        check_service_name(parse_name(service)[0])
+        CallPolicy(**options)
+    except (ValueError, TypeError, ConfigError) as error:
+        reason = str(error).replace("CallPolicy.__init__()", "it")
+        raise ConfigError(f"{where}({service!r}): {reason}") from None
+    return service
 
 
 def dependencies(cls: type) -> list[HttpDependency | GrpcDependency[Any]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import Any
 
 from meshkit import identity
@@ -32,19 +32,25 @@ class Exchange:
     """Carries out the calls to one service.
 
     Args:
-        target: picks the instances.
+        target: the service that is called.
         guards: what the service's clients share.
         stats: the client's counters.
+
+    Attributes:
+        loop: the event loop of the calls.
     """
 
     def __init__(self, target: Target, guards: Guards, stats: CallStats) -> None:
+        self.loop = asyncio.get_running_loop()
         self._target = target
         self._guards = guards
         self._budget = guards.budget
         self._stats = stats
 
-    async def run(self, call: Call, send: Send[Raw]) -> Answer[Raw]:
+    def run(self, call: Call, send: Send[Raw]) -> Coroutine[Any, Any, Answer[Raw]]:
         """Try instances until one answers well; return the last answer when none does.
+
+        Whoever awaits it tells :meth:`failed` when it raises.
 
         Raises:
             NoInstances: nobody is known, or everybody that is known was tried.
@@ -53,48 +59,55 @@ class Exchange:
         """
         self._stats.calls += 1
         self._budget.deposit()
-        try:
-            pick = self._target.try_pick(TRANSPORT)
-            if pick is None:
-                pick = await self._first(call)
-            return await self.attempts(call, send, pick)
-        except BaseException as error:
-            self._stats.failed += isinstance(error, CallError)
-            if call.kept is not None:
-                call.kept.drop()
-            raise
+        if call.timeout <= 0:
+            reason = "not sent, as the deadline of the call being handled has passed"
+            raise CallTimeout(self._line(call, reason))
+        pick = call.picker.try_pick(TRANSPORT)
+        if pick is None:
+            return self._first(call, send)
+        return self.attempts(call, send, pick)
 
-    async def _first(self, call: Call) -> Pick:
+    def failed(self, call: Call, error: BaseException) -> bool | None:
+        """Note that a call raised; return what that says of the service, see ``Gate.leave``."""
+        if call.kept is not None:
+            call.kept.drop()
+        if not isinstance(error, CallError):
+            return None
+        self._stats.failed += 1
+        # That nobody is there fails fast by itself, and ends by itself.
+        return None if isinstance(error, NoInstances) else True
+
+    async def _first(self, call: Call, send: Send[Raw]) -> Answer[Raw]:
         """Wait for the first list."""
         try:
             async with asyncio.timeout(call.left):
-                return await self._target.pick(TRANSPORT)
+                pick = await call.picker.pick(TRANSPORT)
         except TimeoutError:
-            reason = f"no list of instances within {call.timeout:g} s"
+            reason = f"no list of instances within {call.limit}"
             raise CallTimeout(self._line(call, reason)) from None
+        return await self.attempts(call, send, pick)
 
     async def attempts(self, call: Call, send: Send[Raw], pick: Pick) -> Answer[Raw]:
         """Try this instance, and further ones as long as that may help."""
         while True:
-            race = self._watch(call, send, pick)
-            began = time.monotonic()
-            request = call.request(pick)
+            began = monotonic()
+            race = self._watch(call, send, pick, began)
+            request = call.request(pick, began)
             answer: Answer[Raw] | None
             try:
                 raw = await send(request)
             except BaseException as error:  # noqa: BLE001 - raised again if nothing makes up for it
-                answer = self._errored(call, pick, race, error, time.monotonic() - began)
+                answer = self._errored(call, pick, race, error, monotonic() - began)
             else:
                 answer = Answer(pick, request, raw, judge(pick.instance, raw))
                 if not self.is_good(call, answer):
                     self._answered(call, answer, race)
                     answer = None
                 elif answer.outcome is OK:
-                    self._guards.answered(time.monotonic() - began)
+                    self._guards.answered(monotonic() - began)
             finally:
                 if race is not None:
-                    race.end()
-                    call.plan.overdue.forget(race)
+                    self._unwatch(call, race)
             if answer is not None:
                 if call.attempts > 1:
                     self._tidy(call, race)
@@ -104,14 +117,19 @@ class Exchange:
                 return following
             pick = following
 
-    def _watch(self, call: Call, send: Send[Raw], pick: Pick) -> Race[Raw] | None:
+    def _watch(self, call: Call, send: Send[Raw], pick: Pick, began: float) -> Race[Raw] | None:
         """See to it that another instance is asked too if this one does not answer in time."""
         patience = call.patience()
         if patience is None:
             return None
         race = Race(self, call, send, pick)
-        call.plan.overdue.add(race, time.monotonic() + patience)
+        call.plan.overdue.add(race, began + patience)
         return race
+
+    def _unwatch(self, call: Call, race: Race[Raw]) -> None:
+        if race.rest is not None:
+            race.end()
+        call.plan.overdue.forget(race)
 
     def second(self, call: Call, pick: Pick) -> Pick | None:
         """Return whom to ask too when the attempt on ``pick`` is overdue; None: just wait on."""
@@ -286,7 +304,7 @@ class Exchange:
     def _another(self, call: Call) -> Pick | None:
         """Choose an instance that was not tried."""
         try:
-            return self._target.try_pick(TRANSPORT, call.tried)
+            return call.picker.try_pick(TRANSPORT, call.tried)
         except NoInstances:
             return None
 
@@ -312,7 +330,7 @@ class Exchange:
             return call.kept
         last = call.failures[-1]
         if isinstance(last, CallTimeout):
-            reason = f"no answer within {call.timeout:g} s: {call.listed()}"
+            reason = f"no answer within {call.limit}: {call.listed()}"
         else:
             reason = "; ".join(filter(None, (call.listed(), why)))
         raise type(last)(self._line(call, reason)) from None

@@ -6,7 +6,6 @@ from meshkit.client.breaker import Breaker
 from meshkit.client.bulkhead import Bulkhead
 from meshkit.client.guards import Guards
 from meshkit.client.policy import CallPolicy
-from meshkit.errors import CallError, NoInstances
 
 
 class Gate:
@@ -53,13 +52,3 @@ class Gate:
             self._bulkhead.leave()
         if self._breaker is not None:
             self._breaker.leave(ticket, failed=failed)
-
-
-def speaks_against(error: BaseException) -> bool | None:
-    """Return what the end of a call with this error says of the service, for :meth:`Gate.leave`.
-
-    That nobody is there fails fast by itself, and would keep a breaker open when they are back.
-    """
-    if not isinstance(error, CallError) or isinstance(error, NoInstances):
-        return None
-    return True

@@ -8,6 +8,7 @@ from typing import TypeVar, overload
 
 from meshkit import identity
 from meshkit.errors import ConfigError
+from meshkit.propagation import DEADLINE
 
 HeaderTypes = Mapping[str, str] | Sequence[tuple[str, str]]
 Default = TypeVar("Default")
@@ -15,6 +16,7 @@ Default = TypeVar("Default")
 # https://www.rfc-editor.org/rfc/rfc9110#section-5.5: no control characters but the tab.
 NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+OF_ONE_CALL = frozenset({identity.TARGET, DEADLINE})
 SECRETS = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
 
@@ -73,8 +75,8 @@ class Headers(Mapping[str, str]):
 def check_headers(headers: HeaderTypes | None) -> list[tuple[str, str]]:
     """Return the pairs of headers to send. Raises ConfigError that names a bad one.
 
-    The header by which a caller names the instance it means is left out: a service that passes
-    on the headers it received would ask for itself.
+    Those that say something about a single call are left out, for a service that passes on the
+    headers it received: it would ask for itself, and claim to have the time that it once had.
     """
     if not headers:
         return []
@@ -85,7 +87,7 @@ def check_headers(headers: HeaderTypes | None) -> list[tuple[str, str]]:
         if not isinstance(value, str) or not VALUE.fullmatch(value):
             # The value may be a secret, so it is not shown.
             raise ConfigError(f"header {name!r}: the value must be text without line breaks")
-    return [pair for pair in pairs if pair[0].lower() != identity.TARGET]
+    return [pair for pair in pairs if pair[0].lower() not in OF_ONE_CALL]
 
 
 def merge_headers(

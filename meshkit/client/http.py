@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import functools
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from meshkit.client.call import Answer, Call
 from meshkit.client.exchange import Exchange
-from meshkit.client.gate import Gate, speaks_against
+from meshkit.client.gate import Gate
 from meshkit.client.guards import Guards
 from meshkit.client.headers import HeaderTypes, check_headers, merge_headers
 from meshkit.client.hedge import HedgePolicy
 from meshkit.client.plan import Plans
 from meshkit.client.policy import CallPolicy
+from meshkit.client.probe import http_probe
 from meshkit.client.request import (
     METHOD,
     ContentTypes,
@@ -30,13 +31,19 @@ from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
 from meshkit.client.sse import IDLE_TIMEOUT, EventStream
 from meshkit.client.stats import CallStats
 from meshkit.client.transport import HttpTransport, RawStream
+from meshkit.context import OUTSIDE, current
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing import Route, Router
 from meshkit.discovery.target import Target
 from meshkit.errors import CallError, ConfigError
 
 # Methods that always announce a body, if an empty one.
 # https://www.rfc-editor.org/rfc/rfc9110#section-8.6
 WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
+USUAL_METHODS = IDEMPOTENT_METHODS | WITH_BODY
+
+# Of functions that only pass on a coroutine: one of their own would cost each call a little.
+Answered = Coroutine[Any, Any, Response]
 
 if TYPE_CHECKING:
     from meshkit.client.websocket import WebSocket
@@ -57,6 +64,9 @@ class Options(TypedDict, total=False):
             repeats the name. They are merged into the query that the URL has.
         headers: a mapping or pairs; they replace the client's headers of the same names.
         timeout: seconds for the whole call, retries included; the client's when None.
+        route: the instances that this call may go to, instead of the client's route.
+        key: what the call is about (a user, a cart): calls with one key go to one instance, if
+            the balancer is hash, and to one side of a split; instead of the client's ``sticky``.
         retry: when another instance is tried; the client's when None.
         hedge: when another instance is asked too; the client's when None.
         idempotent: whether the call may be made twice; by the method when None.
@@ -65,6 +75,8 @@ class Options(TypedDict, total=False):
     params: ParamTypes | None
     headers: HeaderTypes | None
     timeout: float | None
+    route: Route | None
+    key: str | None
     retry: RetryPolicy | None
     hedge: HedgePolicy | None
     idempotent: bool | None
@@ -104,6 +116,7 @@ class HttpClient:
         policy: how calls are made; its ``timeout`` does not count here.
         guards: what all clients of the service share; its own when None.
         headers: sent with every call.
+        router: aims the calls; all go to the target when None.
 
     Attributes:
         stats: counters since the client was made.
@@ -119,6 +132,7 @@ class HttpClient:
         policy: CallPolicy | None = None,
         guards: Guards | None = None,
         headers: HeaderTypes | None = None,
+        router: Router | None = None,
     ) -> None:
         policy = policy or CallPolicy()
         self.service = target.service
@@ -131,38 +145,40 @@ class HttpClient:
         if (known := target.subscription.snapshot) is not None:
             transport.keep(target.service, known.instances)
         self._headers = check_headers(headers)
+        self._router = router or Router(target, route=policy.route, sticky=policy.sticky)
         self._plans = Plans(self.guards, policy.retry, policy.hedge)
         self._gate = Gate.of(self.guards, policy)
         self._most = policy.max_answer or 0
         self._exchange = Exchange(target, self.guards, self.stats)
+        target.probe_with("http", http_probe(transport))
 
-    async def get(self, url: str, **options: Unpack[Options]) -> Response:
+    def get(self, url: str, **options: Unpack[Options]) -> Answered:
         """Send a GET request."""
-        return await self.request("GET", url, **options)
+        return self.request("GET", url, **options)
 
-    async def head(self, url: str, **options: Unpack[Options]) -> Response:
+    def head(self, url: str, **options: Unpack[Options]) -> Answered:
         """Send a HEAD request."""
-        return await self.request("HEAD", url, **options)
+        return self.request("HEAD", url, **options)
 
-    async def options(self, url: str, **options: Unpack[Options]) -> Response:
+    def options(self, url: str, **options: Unpack[Options]) -> Answered:
         """Send an OPTIONS request."""
-        return await self.request("OPTIONS", url, **options)
+        return self.request("OPTIONS", url, **options)
 
-    async def delete(self, url: str, **options: Unpack[Options]) -> Response:
+    def delete(self, url: str, **options: Unpack[Options]) -> Answered:
         """Send a DELETE request; with a body as ``request("DELETE", url, json=...)``."""
-        return await self.request("DELETE", url, **options)
+        return self.request("DELETE", url, **options)
 
-    async def post(self, url: str, **options: Unpack[BodyOptions]) -> Response:
+    def post(self, url: str, **options: Unpack[BodyOptions]) -> Answered:
         """Send a POST request."""
-        return await self.request("POST", url, **options)
+        return self.request("POST", url, **options)
 
-    async def put(self, url: str, **options: Unpack[BodyOptions]) -> Response:
+    def put(self, url: str, **options: Unpack[BodyOptions]) -> Answered:
         """Send a PUT request."""
-        return await self.request("PUT", url, **options)
+        return self.request("PUT", url, **options)
 
-    async def patch(self, url: str, **options: Unpack[BodyOptions]) -> Response:
+    def patch(self, url: str, **options: Unpack[BodyOptions]) -> Answered:
         """Send a PATCH request."""
-        return await self.request("PATCH", url, **options)
+        return self.request("PATCH", url, **options)
 
     async def request(self, method: str, url: str, **options: Unpack[BodyOptions]) -> Response:
         """Send a request and read the whole answer.
@@ -173,24 +189,19 @@ class HttpClient:
             options: see :class:`Options` and :class:`BodyOptions`.
         """
         call = self._prepare(method, url, **options)
-        if self._gate is not None:
-            return await self._guarded(self._gate, call)
-        answer = await self._exchange.run(call, self._transport.send)
-        answer.done(answer.outcome)
-        return _respond(Response, call, answer)
-
-    async def _guarded(self, gate: Gate, call: Call) -> Response:
-        ticket = await self._enter(gate, call)
-        failed: bool | None = None
+        call.deadline = call.started + call.timeout
+        gate, failed = self._gate, None
+        ticket = 0 if gate is None else await self._enter(gate, call)
         try:
             answer = await self._exchange.run(call, self._transport.send)
-            answer.done(answer.outcome)
             failed = answer.raw.status_code >= 500
         except BaseException as error:
-            failed = speaks_against(error)
+            failed = self._exchange.failed(call, error)
             raise
         finally:
-            gate.leave(ticket, failed=failed)
+            if gate is not None:
+                gate.leave(ticket, failed=failed)
+        answer.done(answer.outcome)
         return _respond(Response, call, answer)
 
     async def _enter(self, gate: Gate, call: Call) -> int:
@@ -208,7 +219,8 @@ class HttpClient:
         """Send a request and give the answer as it begins: ``async with users.stream(...) as r``.
 
         Here ``timeout`` is for the answer to begin, and then for each of its pieces, so that a
-        stream may last. What was not read is dropped at the end of the block.
+        stream may last: only the deadline of the call being handled is sent along. What was not
+        read is dropped at the end of the block.
         """
         call = self._prepare(method, url, **options)
         gate, failed = self._gate, None
@@ -217,7 +229,7 @@ class HttpClient:
             try:
                 answer = await self._exchange.run(call, self._transport.stream)
             except BaseException as error:
-                failed = speaks_against(error)
+                failed = self._exchange.failed(call, error)
                 raise
             failed = answer.raw.status_code >= 500
             async with self._reading(call, answer) as response:
@@ -314,11 +326,13 @@ class HttpClient:
         from meshkit.client.websocket import WebSocket  # noqa: PLC0415 - needs an extra
 
         path, query = encode_url(self.service, url, params)
+        pairs = merge_headers(self._headers, check_headers(headers))
         return WebSocket(
             self._target,
+            self._router.aim(pairs),
             path,
             query,
-            merge_headers(self._headers, check_headers(headers)),
+            pairs,
             timeout=self.timeout if timeout is None else self._checked_timeout(timeout),
             subprotocols=subprotocols,
             ping_interval=ping_interval,
@@ -339,13 +353,18 @@ class HttpClient:
         retry: RetryPolicy | None = None,
         hedge: HedgePolicy | None = None,
         idempotent: bool | None = None,
+        route: Route | None = None,
+        key: str | None = None,
     ) -> Call:
-        method = method.upper()
-        if not METHOD.fullmatch(method):
-            raise ConfigError(f"{self.service}: {method!r} is not an HTTP method")
+        if method not in USUAL_METHODS:
+            method = method.upper()
+            if not METHOD.fullmatch(method):
+                raise ConfigError(f"{self.service}: {method!r} is not an HTTP method")
         path, query = encode_url(self.service, url, params)
+        pairs = self._headers
+        if headers is not None:
+            pairs = merge_headers(pairs, check_headers(headers))
         body, content_type = encode_body(json, content, data)
-        pairs = merge_headers(self._headers, check_headers(headers))
         if content_type is not None:
             pairs = merge_headers([("content-type", content_type)], pairs)
         elif body is None and method in WITH_BODY:
@@ -357,9 +376,19 @@ class HttpClient:
             self._plans.usual if retry is None and hedge is None else self._plans.of(retry, hedge)
         )
         call = Call(
-            method, path, query, pairs, body, timeout=seconds, plan=plan, idempotent=idempotent
+            method,
+            path,
+            query,
+            pairs,
+            body,
+            timeout=seconds,
+            picker=self._router.aim(pairs, key, route),
+            plan=plan,
+            idempotent=idempotent,
         )
         call.most = self._most
+        if (context := current()) is not OUTSIDE:
+            call.inherit(context)
         return call
 
     def _checked_timeout(self, timeout: float) -> float:

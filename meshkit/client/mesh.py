@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
+from meshkit.context import OUTSIDE, use
 from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
 from meshkit.discovery.cache import SnapshotCache
+from meshkit.discovery.ejection import EjectionPolicy, Ejections
 from meshkit.discovery.followed import Followed
-from meshkit.discovery.outlier import Ejections
 from meshkit.discovery.places import Places
+from meshkit.discovery.routing import Router, RulesFollower, narrowed, parse_name
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 Stub = TypeVar("Stub")
 
 CALL_TIMEOUT = 10.0
+
+TargetKey = tuple[str, BalancerFactory, float, int | None, EjectionPolicy]
 
 
 class Mesh:
@@ -53,6 +58,7 @@ class Mesh:
         timeout: seconds for a whole call, retries included, where a client sets none.
         balancer: how an instance is chosen for a call, where a client does not say: a name, as in
             :class:`~meshkit.client.policy.PolicyOptions`, or what makes one; likewise.
+        ejection: when instances are set aside for failing or lagging, where a client does not say.
         zone: the own zone, whose instances are called first; the setting when ``registry`` is None.
         failover: other datacenters to call, in order, when the own one does not suffice; likewise.
         failover_share: of a place's instances that have to be up for it to suffice; likewise.
@@ -68,6 +74,7 @@ class Mesh:
         *,
         timeout: float = CALL_TIMEOUT,
         balancer: str | BalancerFactory | None = None,
+        ejection: EjectionPolicy | None = None,
         zone: str | None = None,
         failover: Sequence[str] | None = None,
         failover_share: float | None = None,
@@ -87,31 +94,36 @@ class Mesh:
         if failover_share is not None and not 0 < failover_share <= 1:
             raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
         self._balancer = balancer_factory(DEFAULT if balancer is None else balancer)
-        self._targets: dict[tuple[str, BalancerFactory, float, int | None], Target] = {}
+        self._ejection = ejection or EjectionPolicy()
+        self._targets: dict[TargetKey, Target] = {}
         self._guards: dict[str, Guards] = {}
         self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
         self._channels: dict[tuple[object, ...], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
+        self._rules = RulesFollower(self.registry)
         self._closed = False
 
     def http(self, service: str, **options: Unpack[PolicyOptions]) -> HttpClient:
         """Return the HTTP client of ``service``; it reads like httpx.
 
         Args:
-            service: the name it is registered under.
+            service: the name it is registered under; ``"users@v2"``: those with this tag.
             options: see :class:`~meshkit.client.policy.PolicyOptions`.
         """
-        key = (service, policy := CallPolicy(**options))
+        service, policy = _aimed(service, options)
+        key = (service, policy)
         if (client := self._http.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
+            target = self._target(service, policy)
             client = HttpClient(
-                self._target(service, policy),
+                target,
                 self._transport,
                 timeout=timeout,
                 policy=policy,
                 guards=self.guards(service),
+                router=self._router(target, policy),
             )
             self._http[key] = client
         return client
@@ -152,7 +164,7 @@ class Mesh:
         """Return the gRPC channel of ``service``, for several stubs over one set of connections."""
         from meshkit.client.grpc import ChannelPool, MeshChannel  # noqa: PLC0415 - HTTP needs no gRPC
 
-        policy = CallPolicy(**options)
+        service, policy = _aimed(service, options)
         key = (service, policy, tuple(idempotent), tuple(map(id, interceptors)))
         if (channel := self._channels.get(key)) is None:
             timeout = self.timeout if policy.timeout is None else policy.timeout
@@ -168,6 +180,7 @@ class Mesh:
                 guards=self.guards(service),
                 idempotent=idempotent,
                 interceptors=interceptors,
+                router=self._router(target, policy),
                 pool=pool,
             )
             self._channels[key] = channel
@@ -192,11 +205,12 @@ class Mesh:
         balancer: str | BalancerFactory | None = None,
         slow_start: float = SLOW_START,
         subset: int | None = None,
+        ejection: EjectionPolicy | None = None,
     ) -> Target:
         """Return what picks instances of ``service``; it follows the registry from now on.
 
-        Clients that differ in how they balance have targets of their own. For the options see
-        :class:`~meshkit.client.policy.PolicyOptions`.
+        Clients that differ in how they balance or eject have targets of their own. For the options
+        see :class:`~meshkit.client.policy.PolicyOptions`.
         """
         if self._closed:
             raise ConfigError(f"the mesh is closed: {service} can't be called any more")
@@ -205,11 +219,14 @@ class Mesh:
                 f"the client of {service} needs a running event loop: make it in async code"
             )
         factory = self._balancer if balancer is None else balancer_factory(balancer)
-        key = (service, factory, slow_start, subset)
+        ejection = self._ejection if ejection is None else ejection
+        key = (service, factory, slow_start, subset, ejection)
         if (target := self._targets.get(key)) is None:
-            ejections = Ejections()
+            ejections = Ejections(ejection, service=service)
+            with use(OUTSIDE):  # following goes on after the call that has asked for it first
+                followed = self._follow(_checked(service), ejections)
             target = self._targets[key] = Target(
-                self._follow(_checked(service), ejections),
+                followed,
                 balancer=factory,
                 slow_start=slow_start,
                 subset=subset,
@@ -218,12 +235,17 @@ class Mesh:
             )
         return target
 
+    def _router(self, target: Target, policy: CallPolicy) -> Router:
+        return Router(target, self._rules, route=policy.route, sticky=policy.sticky)
+
     def _target(self, service: str, policy: CallPolicy) -> Target:
+        keeps = None if policy.sticky is None else "hash"
         return self.target(
             service,
-            balancer=policy.balancer,
+            balancer=policy.balancer or keeps,
             slow_start=policy.slow_start,
             subset=policy.subset,
+            ejection=policy.ejection,
         )
 
     def guards(self, service: str) -> Guards:
@@ -257,6 +279,7 @@ class Mesh:
         self._closed = True
         async with contextlib.AsyncExitStack() as closing:  # last in, first out; all of them
             closing.push_async_callback(self.registry.aclose)
+            closing.push_async_callback(self._rules.aclose)
             for target in self._targets.values():
                 closing.push_async_callback(target.aclose)
             if "_transport" in vars(self):
@@ -296,6 +319,15 @@ def _configured() -> MeshSettings:
     from meshkit.settings import load_settings  # noqa: PLC0415 - scripts often name the registry
 
     return load_settings()
+
+
+def _aimed(service: str, options: PolicyOptions) -> tuple[str, CallPolicy]:
+    """Return the service's name, and the policy with the tag that may follow the name."""
+    name, tag = parse_name(service)
+    policy = CallPolicy(**options)
+    if tag is not None:
+        policy = dataclasses.replace(policy, route=narrowed(policy.route, tag))
+    return name, policy
 
 
 def _checked(service: str) -> str:

@@ -11,6 +11,11 @@ import collections
 import time
 from typing import Protocol
 
+# A timer that fires so late says that this process was busy, not that nobody answered: what has
+# arrived meanwhile is read first.
+STALLED = 0.05
+GRACE = 0.02
+
 
 class Waiting(Protocol):
     """An attempt under way.
@@ -35,11 +40,12 @@ class Overdue:
     added before it.
     """
 
-    __slots__ = ("_attempts", "_last", "_timer")
+    __slots__ = ("_attempts", "_expected", "_last", "_timer")
 
     def __init__(self) -> None:
         self._attempts: collections.deque[Waiting] = collections.deque()
         self._last = 0.0
+        self._expected = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, attempt: Waiting, due: float) -> None:
@@ -59,14 +65,19 @@ class Overdue:
 
     def _arm(self, due: float) -> None:
         delay = max(due - time.monotonic(), 0.0)
+        self._expected = time.monotonic() + delay
         self._timer = asyncio.get_running_loop().call_later(delay, self._look)
 
     def _look(self) -> None:
         self._timer = None
+        now = time.monotonic()
         attempts = self._attempts
+        if now > self._expected + STALLED and attempts:
+            self._arm(now + GRACE)
+            return
         while attempts:
             first = attempts[0]
-            if not first.over and first.due > time.monotonic():
+            if not first.over and first.due > now:
                 self._arm(first.due)
                 return
             attempts.popleft()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshkit.client.guards import Guards
 from meshkit.client.hedge import HedgePolicy
 from meshkit.client.overdue import Overdue
-from meshkit.client.retry import RetryPolicy
+from meshkit.client.retry import USUALLY, RetryPolicy
 
 KEPT = 16  # plans of single calls
 
@@ -18,13 +18,14 @@ class Plan:
         overdue: attempts that are followed by another one if they take too long.
     """
 
-    __slots__ = ("_delay", "_guards", "_percentile", "overdue", "retry", "statuses")
+    __slots__ = ("_delay", "_percentile", "_slow", "_try_timeout", "overdue", "retry", "statuses")
 
     def __init__(self, guards: Guards, retry: RetryPolicy, hedge: HedgePolicy | None) -> None:
         self.retry = retry
         self.statuses = retry.statuses
         self.overdue = Overdue()
-        self._guards = guards
+        self._slow = guards.slow
+        self._try_timeout = retry.patience(0.0)
         self._delay = None if hedge is None else hedge.delay
         self._percentile = (
             guards.percentile(hedge.percentile) if hedge and hedge.percentile else None
@@ -32,15 +33,18 @@ class Plan:
 
     def try_time(self) -> float | None:
         """Return the seconds without an answer that speak against an instance; None: never."""
-        return self.retry.patience(self._guards.slow.seconds)
+        return self.retry.patience(self._slow.seconds)
 
     def patience(self) -> float | None:
         """Return after how many seconds another instance is asked as well; None for never."""
-        try_time = self.retry.patience(self._guards.slow.seconds)
+        least = self._try_timeout
+        if least is not None:  # as RetryPolicy.patience() has it, without the call
+            slow = USUALLY * self._slow.seconds
+            least = max(least, slow)
         delay = self._delay if self._percentile is None else self._percentile.seconds
-        if delay is None or try_time is None:
-            return delay or try_time
-        return min(delay, try_time)
+        if delay is None or (least is not None and least < delay):
+            return least
+        return delay
 
 
 class Plans:

@@ -11,9 +11,18 @@ from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.balancing import BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
+from meshkit.discovery.ejection import EjectionPolicy
+from meshkit.discovery.routing import Route
+from meshkit.discovery.routing.values import Sticky
 from meshkit.errors import ConfigError
 
 SLOW_START_MOST = 3600.0
+KINDS = {
+    "retry": RetryPolicy,
+    "hedge": HedgePolicy,
+    "breaker": BreakerPolicy,
+    "bulkhead": BulkheadPolicy,
+}
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -27,10 +36,14 @@ class PolicyOptions(TypedDict, total=False):
         slow_start: seconds until a new instance has its full share of the calls; 0 for at once.
         subset: instances that this client uses at most, 0 for all; None for 50 of lists of more
             than 100.
+        ejection: when instances are set aside for failing or lagging; the mesh's if None.
         hedge: when an idempotent call is also sent to a second instance, to cut the slowest
             answers; never if None.
         breaker: when calls fail at once because too many have failed; never if None.
         bulkhead: how many calls to the service may be under way; any number if None.
+        route: the instances that may be called; ``"users@v2"`` as the service is short for a tag.
+        sticky: a header, ``"x-user-id"``, or ``"cookie:session"``, of the call or of the one being
+            handled: calls with one value stay together. Then the balancer is hash if None.
         max_answer: bytes that an answer to an HTTP call may have, decompressed; any number if None.
             Streams may have more.
     """
@@ -40,9 +53,12 @@ class PolicyOptions(TypedDict, total=False):
     balancer: str | BalancerFactory | None
     slow_start: float
     subset: int | None
+    ejection: EjectionPolicy | None
     hedge: HedgePolicy | None
     breaker: BreakerPolicy | None
     bulkhead: BulkheadPolicy | None
+    route: Route | None
+    sticky: str | None
     max_answer: int | None
 
 
@@ -58,9 +74,18 @@ class CallPolicy:
     hedge: HedgePolicy | None = None
     breaker: BreakerPolicy | None = None
     bulkhead: BulkheadPolicy | None = None
+    ejection: EjectionPolicy | None = None
+    route: Route | None = None
+    sticky: str | None = None
     max_answer: int | None = None
 
     def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigError(f"timeout must be more than 0 s, not {self.timeout:g}")
+        for name, kind in KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (value is not None or name == "retry"):
+                raise ConfigError(f"{name}= must be a {kind.__name__}, not {value!r}")
         if self.balancer is not None:
             balancer_factory(self.balancer)
         if not 0 <= self.slow_start <= SLOW_START_MOST:
@@ -70,3 +95,7 @@ class CallPolicy:
             raise ConfigError(f"max_answer is {self.max_answer}; it must be at least 1 byte")
         if self.subset is not None and self.subset < 0:
             raise ConfigError(f"subset is {self.subset}; it must be at least 0 (for all)")
+        if self.route is not None and not isinstance(self.route, Route):
+            raise ConfigError(f"route={self.route!r} is no meshkit.Route")
+        if self.sticky is not None:
+            Sticky(self.sticky)

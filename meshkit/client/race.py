@@ -44,6 +44,9 @@ class Race(Generic[Raw]):
         "over",
         "rest",
     )
+    _exchange: Exchange
+    _call: Call
+    _pick: Pick
     _send: Callable[[Request], Awaitable[Raw]]
 
     def __init__(
@@ -57,7 +60,8 @@ class Race(Generic[Raw]):
         self._call = call
         self._send = send
         self._pick = pick
-        self._task = asyncio.current_task()
+        # Asking for the running loop is a system call before Python 3.12.
+        self._task = asyncio.current_task(exchange.loop)
         self._context = contextvars.copy_context()
         self._second: Pick | None = None
         self._won = False
@@ -76,7 +80,7 @@ class Race(Generic[Raw]):
         self._attempts = self._call.attempts
         self._before = self._task.cancelling()
         rest = self._exchange.attempts(self._call, self._send, pick)
-        self.rest = asyncio.get_running_loop().create_task(rest, context=self._context)
+        self.rest = self._exchange.loop.create_task(rest, context=self._context)
         self.rest.add_done_callback(self._decide)
 
     def _decide(self, rest: asyncio.Task[Answer[Raw]]) -> None:

@@ -30,13 +30,13 @@ class Response:
         instance: who answered.
         attempts: how many instances were tried, this one included.
         elapsed: from the call until the answer, earlier attempts included; for a stream until
-            the answer began.
+            the answer began. A timedelta.
     """
 
     __slots__ = (
         "_content",
+        "_seconds",
         "attempts",
-        "elapsed",
         "headers",
         "http_version",
         "instance",
@@ -59,8 +59,13 @@ class Response:
         self.request = request
         self.instance = instance
         self.attempts = attempts
-        self.elapsed = timedelta(seconds=seconds)
+        self._seconds = seconds
         self._content = raw.content if isinstance(raw, RawResponse) else None
+
+    @property
+    def elapsed(self) -> timedelta:
+        """From the call until the answer, earlier attempts included; see the class."""
+        return timedelta(seconds=self._seconds)
 
     @property
     def content(self) -> bytes:

@@ -62,7 +62,8 @@ class RetryPolicy:
         backoff: seconds, the bound of the first pause. There is a pause only when nobody else is
             left to ask, or nobody may be asked sooner (``Retry-After``). It is anything between
             0 and the bound ("full jitter"), which doubles with each pause.
-        backoff_cap: seconds, the largest bound.
+        backoff_cap: seconds, the largest bound. A ``Retry-After`` beyond it is waited for only when
+            the instance was too busy to handle the call; else the answer is returned.
     """
 
     attempts: int = 3
@@ -70,7 +71,7 @@ class RetryPolicy:
     statuses: Collection[int] = frozenset({502, 503, 504})
     codes: Collection[str] = frozenset({"UNAVAILABLE"})
     backoff: float = 0.025
-    backoff_cap: float = 1.0
+    backoff_cap: float = 0.5
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

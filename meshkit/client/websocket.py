@@ -19,6 +19,7 @@ from meshkit.client.headers import Headers
 from meshkit.client.verdict import MISDIRECTED
 from meshkit.context import OUTSIDE, current
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.routing.router import Picker
 from meshkit.discovery.target import Pick, Target
 from meshkit.errors import (
     CallError,
@@ -72,6 +73,7 @@ class WebSocket:
     def __init__(
         self,
         target: Target,
+        picker: Picker,
         path: str,
         query: str,
         headers: Sequence[tuple[str, str]],
@@ -87,6 +89,7 @@ class WebSocket:
             )
         self.headers = Headers()
         self._target = target
+        self._picker = picker
         self._path = path
         self._query = query
         self._sent = list(headers)
@@ -226,10 +229,10 @@ class WebSocket:
 
     async def _choose(self, tried: list[str], failures: list[CallError], deadline: float) -> Pick:
         try:
-            pick = self._target.try_pick("http", tried)
+            pick = self._picker.try_pick("http", tried)
             if pick is None:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    pick = await self._target.pick("http", tried)
+                    pick = await self._picker.pick("http", tried)
         except NoInstances:
             if not failures:
                 raise

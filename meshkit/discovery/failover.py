@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 
 from meshkit.backoff import Backoff
+from meshkit.discovery.ejection import Ejections
 from meshkit.discovery.followed import Followed
-from meshkit.discovery.outlier import Ejections
 from meshkit.discovery.places import Places
 from meshkit.discovery.subscription import Subscription
-from meshkit.discovery.tiers import SHARE, Health, Tier, by_zone, merge, needed
+from meshkit.discovery.tiers import SHARE, Health, Tier, merge, needed
+from meshkit.discovery.zones import Spread, by_zone, spread
 from meshkit.errors import RegistryError
 from meshkit.registry import Registry
 
@@ -38,11 +39,13 @@ class Failover(Followed):
         places: the own registry, and the datacenters to fail over to.
         follow: makes the subscription of one registry.
         zone: the own zone, empty when it does not matter.
-        share: of a place's instances that have to be up, between 0 and 1.
+        share: of a datacenter's instances that have to be up, between 0 and 1.
         ejections: those that callers have set aside do not count as up.
 
     Attributes:
         tiers: names of the places that calls go to now, nearest first.
+        own_zone: part of the own datacenter's calls that stays in the own zone, from 0 to 1; 1
+            when no zone is set.
     """
 
     def __init__(
@@ -57,11 +60,12 @@ class Failover(Followed):
     ) -> None:
         super().__init__(service)
         self.tiers: tuple[str, ...] = ()
+        self.own_zone = 1.0
         self._places = places
         self._follow = follow
         self._zone = zone
         self._share = share
-        self._ejections = Ejections() if ejections is None else ejections
+        self._ejections = Ejections(service=service) if ejections is None else ejections
         self._ejections.on_change(self._choose)
         self._health: dict[str, Health] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -119,7 +123,7 @@ class Failover(Followed):
         ]
         if self._looking:
             others.append(Tier("other datacenters", None, pending=True))
-        return [*(by_zone(home, self._zone) if self._zone else [home]), *others]
+        return [home, *others]
 
     def _choose(self) -> None:
         """Decide anew which tiers are used; called whenever anything of them has changed."""
@@ -135,14 +139,51 @@ class Failover(Followed):
         if count is None:
             return
         used = tiers[:count]
-        alive = [tuple(each for each in tier.up if each.id not in aside) for tier in tiers]
-        self.reserve = next(itertools.islice(filter(None, alive), 1, None), ())
-        self._tell(used, aside)
         revision = self.snapshot.revision + 1 if self.snapshot is not None else 1
         snapshot = merge(self.service, used, revision=revision)
-        old = self.snapshot
-        if old is None or (old.instances, old.stale) != (snapshot.instances, snapshot.stale):
+        self._ejections.keep(snapshot.instances)
+        zones = self._by_zone(tiers[0])
+        self._reserve(tiers, aside)
+        self._tell(used, aside)
+        old, shares = self.snapshot, self._weigh(used, zones, aside)
+        known = old is not None and (old.instances, old.stale) == (
+            snapshot.instances,
+            snapshot.stale,
+        )
+        if not known or shares != self.shares:
+            self.shares = shares
             self._publish(snapshot)
+
+    def _by_zone(self, home: Tier) -> Spread | None:
+        """Return how the own datacenter's calls are spread over its zones, if that matters."""
+        if not self._zone or home.snapshot is None:
+            self.own_zone = 1.0
+            return None
+        zones = spread(home.up, self._zone, self._ejections.avoided)
+        self.own_zone = zones.own
+        return zones
+
+    def _weigh(self, used: list[Tier], zones: Spread | None, aside: set[str]) -> dict[str, float]:
+        """Return the shares of those whose weights the place changes."""
+        shares = dict(zones.shares) if zones is not None else {}
+        if len(used) > 1 and self._health[used[-1].name].healthy:
+            # Somebody else can do it, so there is no need to call who deserves to be set aside,
+            # however many these are.
+            shares |= {each.id: 0.0 for tier in used for each in tier.up if each.id in aside}
+        return shares
+
+    def _reserve(self, tiers: list[Tier], aside: set[str]) -> None:
+        """Note whom to call when a call has failed twice: the second place that has anybody."""
+        home, *others = tiers
+        places = [*self._split(home), *others]
+        alive = [tuple(each for each in place.up if each.id not in aside) for place in places]
+        self.reserve = next(itertools.islice(filter(None, alive), 1, None), ())
+
+    def _split(self, home: Tier) -> tuple[Tier, ...]:
+        """Return the own zone and the rest of the datacenter; all of it when no zone is set."""
+        if not self._zone or home.snapshot is None:
+            return (home,)
+        return by_zone(home, self._zone)
 
     def _judge_again(self, now: float) -> None:
         if self._timer is not None:
@@ -153,6 +194,15 @@ class Failover(Followed):
 
     def _tell(self, used: list[Tier], aside: set[str]) -> None:
         """Note the tiers in use, and log a change of them."""
+        home, *others = used
+        near = self._split(home)
+        if len(near) > 1:  # either may get none of the calls
+            near = tuple(
+                each
+                for each, part in zip(near, (self.own_zone, 1 - self.own_zone), strict=True)
+                if part > 0
+            )
+        used = [*near, *others]
         before, self.tiers = self.tiers, tuple(tier.name for tier in used if tier.up)
         if self.tiers == before or (not before and len(used) == 1):
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from meshkit.errors import RegistryError
 from meshkit.model import Instance, Snapshot
@@ -21,6 +21,8 @@ class Followed(abc.ABC):
         snapshot: the list to use now, or None while none is known. None is not "empty".
         error: why the registry can't be followed at the moment, or None.
         reserve: instances of the next place, for a call that has failed twice near.
+        shares: by instance id, what its weight is multiplied with for the place where it is; 0
+            for nothing, 1 for those that are not named.
     """
 
     def __init__(self, service: str) -> None:
@@ -28,6 +30,7 @@ class Followed(abc.ABC):
         self.snapshot: Snapshot | None = None
         self.error: RegistryError | None = None
         self.reserve: tuple[Instance, ...] = ()
+        self.shares: Mapping[str, float] = {}
         self._listeners: list[Listener] = []
         self._loss_listeners: list[Callable[[], None]] = []
         self._known = asyncio.Event()

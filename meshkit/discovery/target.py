@@ -14,16 +14,15 @@ from meshkit.discovery.balancing.base import forget
 from meshkit.discovery.balancing.p2c import PowerOfTwo
 from meshkit.discovery.balancing.slow_start import SLOW_START, SlowStart
 from meshkit.discovery.balancing.subset import Subset
+from meshkit.discovery.ejection import Ejections, Probe, Prober
 from meshkit.discovery.followed import Followed
-from meshkit.discovery.outlier import Ejections
 from meshkit.errors import NoInstances
 from meshkit.model import Endpoint, Instance, Snapshot
 
 FIRST_LIST_WAIT = 5.0
+ROUTES = 100  # whose balancers are kept; callers have few, or make a new one for each call
 FAR_AFTER = 2  # attempts of one call, of the three that may have reached a server
-OK = Outcome.OK  # looking up members of an enum is slow before Python 3.12
 NEVER = math.inf
-DRAIN_PAUSE = 30.0  # a leaving instance is off the list long before
 
 
 class Route(Protocol):
@@ -33,6 +32,14 @@ class Route(Protocol):
 
     def select(self, instances: Sequence[Instance]) -> Sequence[Instance]:
         """Return those that fit; called when the list changes, not with each call."""
+        ...
+
+    def spare(self, instances: Sequence[Instance]) -> Sequence[Instance]:
+        """Return those that a call may go to when all of the selected have failed it."""
+        ...
+
+    def explain(self, instances: Sequence[Instance]) -> str:
+        """Say in one line that none of the instances fits, and what they have instead."""
         ...
 
 
@@ -71,11 +78,13 @@ class Target:
     """Picks instances of one service, for each transport from those that serve it.
 
     An instance that refused a connection, or was answered for by somebody else, is set aside at
-    once, whatever the registry says; when all are set aside, all are used (panic mode).
+    once, whatever the registry says, and one that fails or lags by its
+    :class:`~meshkit.EjectionPolicy`; when all are set aside, all are used.
 
     What a balancer chooses from is made when the list changes, in this order: those that are up
-    and serve the transport, that the route selects, that are not set aside, of which this client
-    takes its subset; their weights are their own, less while they are new (slow start).
+    and serve the transport, that the route selects, that have a share by their place, that are
+    not set aside, of which this client takes its subset; their weights are their own, times that
+    share, less while they are new (slow start).
 
     Args:
         subscription: the service's list.
@@ -102,11 +111,14 @@ class Target:
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
         self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
-        self._ejections = Ejections() if ejections is None else ejections
+        self._ejections = Ejections(service=self.service) if ejections is None else ejections
+        self._ejections.on_change(self._refresh)
+        self._prober = Prober(self._ejections)
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
         if subscription.snapshot is not None:
+            self._ejections.keep(subscription.snapshot.instances)
             self._slow_start.see(subscription.snapshot.instances)
         self._stop = subscription.on_change(self._changed)
 
@@ -131,8 +143,10 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        if self._ejections.next_return != NEVER and self._ejections.due():
-            self._refresh()
+        if self._ejections.next_return != NEVER and not exclude and self._ejections.due():
+            trial = self._trial(transport, route)
+            if trial is not None:
+                return trial
         if route is None:
             balancer = self._default.get(transport)
         else:
@@ -143,11 +157,11 @@ class Target:
                 return None
         chosen = None
         if exclude and len(exclude) >= FAR_AFTER:
-            chosen = self._elsewhere(transport, exclude)
+            chosen = self._elsewhere(transport, exclude, route)
         if chosen is None:
             chosen = balancer.pick(exclude, key)
         if chosen is None:
-            chosen = self._last_resort(transport, exclude)
+            chosen = self._last_resort(transport, exclude, route)
         instance, done = chosen
         return Pick(self, instance, instance.endpoints[transport], done)
 
@@ -170,24 +184,25 @@ class Target:
         assert found is not None
         return found
 
-    def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
+    def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:
         """Learn how a call ended; :meth:`Pick.done` calls it."""
-        if outcome is OK:
-            if self._ejections and self._ejections.forgive(instance.id):
-                self._refresh()
-        elif outcome in (Outcome.REFUSED, Outcome.WRONG):
-            self._ejections.eject(instance.id)
-            self._refresh()
-        elif outcome is Outcome.DRAINING:
-            self._ejections.eject(instance.id, seconds=DRAIN_PAUSE)
-            self._refresh()
+        self._ejections.observe(instance.id, outcome, seconds)
+
+    def probe_with(self, transport: str, probe: Probe) -> None:
+        """Let this say whether an instance that was set aside may be tried again."""
+        self._prober.use(transport, probe)
+
+    @property
+    def ejections(self) -> Ejections:
+        """Who is set aside; see its ``describe()``."""
+        return self._ejections
 
     def on_change(self, listener: Callable[[Sequence[Instance]], None]) -> Callable[[], None]:
         """Call ``listener`` with the instances of each new list; returns a function to stop."""
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
     def _changed(self, snapshot: Snapshot) -> None:
-        self._ejections.keep({instance.id for instance in snapshot.instances})
+        self._ejections.keep(snapshot.instances)
         self._slow_start.see(snapshot.instances)
         self._spread(snapshot)
 
@@ -203,6 +218,8 @@ class Target:
         snapshot = self.subscription.snapshot
         if snapshot is None:
             return None
+        if len(self._balancers) >= ROUTES:
+            del self._balancers[next(each for each in self._balancers if each[1] is not None)]
         balancer = self._balancers[transport, route] = self._new_balancer()
         if route is None:
             self._default[transport] = balancer
@@ -215,8 +232,12 @@ class Target:
         serving: Sequence[Instance] = [each for each in snapshot.up if transport in each.endpoints]
         if route is not None:
             serving = route.select(serving)
-        aside = self._ejections.aside() if self._ejections else set()
-        usable: Sequence[Instance] = [each for each in serving if each.id not in aside] or serving
+        shares, avoided = self.subscription.shares, self._ejections.avoided
+        usable: Sequence[Instance] = (
+            [each for each in serving if each.id not in avoided and shares.get(each.id, 1.0)]
+            or [each for each in serving if each.id not in avoided]
+            or serving
+        )
         if not getattr(balancer, "whole_list", False):
             usable = self._subset.of(usable)
         factors, again = self._slow_start.factors(usable)
@@ -224,7 +245,7 @@ class Target:
             self._ramp = asyncio.get_running_loop().call_later(again, self._ramp_up)
         balancer.update(
             [
-                Candidate(each, each.weight * factor)
+                Candidate(each, each.weight * factor * (shares.get(each.id) or 1.0))
                 for each, factor in zip(usable, factors, strict=True)
             ]
         )
@@ -233,38 +254,67 @@ class Target:
         self._ramp = None
         self._refresh()
 
-    def _elsewhere(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done] | None:
+    def _trial(self, transport: str, route: Route | None) -> Pick | None:
+        """Return one whose pause has ended for a single call, unless it has to be probed first."""
+        snapshot = self.subscription.snapshot
+        up = {each.id: each for each in snapshot.up} if snapshot is not None else {}
+        for instance_id in self._ejections.waiting():
+            instance = up.get(instance_id)
+            if instance is None:
+                continue
+            if self._ejections.to_probe(instance_id) and self._prober.begin(instance):
+                continue
+            if transport in instance.endpoints and (route is None or route.select((instance,))):
+                done = self._ejections.trial(instance_id)
+                return Pick(self, instance, instance.endpoints[transport], done)
+        return None
+
+    def _elsewhere(
+        self, transport: str, exclude: Collection[str], route: Route | None
+    ) -> tuple[Instance, Done] | None:
         """Return one of the next place: where two have failed, a third may be failing too."""
-        found = [
-            each
-            for each in self.subscription.reserve
-            if transport in each.endpoints and each.id not in exclude
+        serving: Sequence[Instance] = [
+            each for each in self.subscription.reserve if transport in each.endpoints
         ]
+        if route is not None:
+            serving = route.spare(serving)
+        found = [each for each in serving if each.id not in exclude]
         return (random.choice(found), forget) if found else None  # noqa: S311 - no secret
 
-    def _last_resort(self, transport: str, exclude: Collection[str]) -> tuple[Instance, Done]:
+    def _last_resort(
+        self, transport: str, exclude: Collection[str], route: Route | None
+    ) -> tuple[Instance, Done]:
         """Return one that was not tried, set aside or far away; better than failing the call."""
         snapshot = self.subscription.snapshot
         assert snapshot is not None
         everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
         serving = [each for each in everybody.values() if transport in each.endpoints]
-        for instance in serving:
-            if instance.id not in exclude:
-                return instance, forget
-        raise NoInstances(self._nobody(snapshot, transport, len(serving)))
+        fitting = serving if route is None else route.spare(serving)
+        untried = [each for each in fitting if each.id not in exclude]
+        if untried:
+            return random.choice(untried), forget  # noqa: S311 - no secret
+        if serving and not fitting and route is not None:
+            raise NoInstances(f"{self.service}: {route.explain(serving)}{_age(snapshot)}")
+        raise NoInstances(self._nobody(snapshot, transport, len(fitting)))
 
-    def _nobody(self, snapshot: Snapshot, transport: str, serving: int) -> str:
-        stale = f" (list is {snapshot.age:.0f} s old: the registry is away)" * snapshot.stale
-        if serving:
-            return f"{self.service}: no instance left to try of {serving}{stale}"
+    def _nobody(self, snapshot: Snapshot, transport: str, fitting: int) -> str:
+        if fitting:
+            return f"{self.service}: no instance left to try of {fitting}{_age(snapshot)}"
         listed = len(snapshot.instances)
         if not listed:
-            return f"{self.service}: no instance is registered{self._where}{stale}"
-        return f"{self.service}: none of {listed} instances is up and serves {transport}{stale}"
+            return f"{self.service}: no instance is registered{self._where}{_age(snapshot)}"
+        none = f"none of {listed} instances is up and serves {transport}"
+        return f"{self.service}: {none}{_age(snapshot)}"
 
     async def aclose(self) -> None:
         """Stop following the service."""
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()
+        self._ejections.close()
+        await self._prober.aclose()
         await self.subscription.aclose()
+
+
+def _age(snapshot: Snapshot) -> str:
+    return f" (list is {snapshot.age:.0f} s old: the registry is away)" * snapshot.stale

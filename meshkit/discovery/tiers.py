@@ -90,16 +90,14 @@ class Tier:
     """One place's instances at one moment.
 
     Attributes:
-        name: for people, as in "zone a" or "dc2".
+        name: for people, as in "own datacenter" or "dc2".
         snapshot: its list, None while it is unknown.
         pending: a list that is unknown may still come soon; nobody has said that it can't.
-        expected: how many instances it ought to have at least, whatever is listed.
     """
 
     name: str
     snapshot: Snapshot | None
     pending: bool = False
-    expected: float = 0.0
 
     @property
     def up(self) -> tuple[Instance, ...]:
@@ -107,34 +105,15 @@ class Tier:
         return self.snapshot.up if self.snapshot is not None else ()
 
     @property
-    def known(self) -> float:
+    def known(self) -> int:
         """How many there should be; one that leaves, or has not begun, is not missed."""
         listed = self.snapshot.instances if self.snapshot is not None else ()
-        count = sum(each.status in (Status.UP, Status.DOWN) for each in listed)
-        return max(count, self.expected)
+        return sum(each.status in (Status.UP, Status.DOWN) for each in listed)
 
     def describe(self, aside: Collection[str]) -> str:
         """Say how it is."""
         up = sum(each.id not in aside for each in self.up)
-        return f"{self.name} ({up} of {math.ceil(self.known)} up)"
-
-
-def by_zone(home: Tier, zone: str) -> list[Tier]:
-    """Split the own datacenter into the own zone and the rest.
-
-    A zone is expected to have what a zone has on average: otherwise a lonely instance would get
-    the calls of all consumers of its zone.
-    """
-    if home.snapshot is None:
-        return [home]
-    near = tuple(each for each in home.snapshot.instances if each.zone == zone)
-    rest = tuple(each for each in home.snapshot.instances if each.zone != zone)
-    zones = [each.zone for each in home.snapshot.instances if each.zone]
-    average = len(zones) / len(set(zones)) if zones else 0.0
-    return [
-        Tier(f"zone {zone}", dataclasses.replace(home.snapshot, instances=near), expected=average),
-        Tier(home.name, dataclasses.replace(home.snapshot, instances=rest)),
-    ]
+        return f"{self.name} ({up} of {self.known} up)"
 
 
 def needed(

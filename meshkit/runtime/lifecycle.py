@@ -30,6 +30,7 @@ from meshkit.settings import MeshSettings, load_settings
 
 if TYPE_CHECKING:
     from meshkit.server.grpc import GrpcServer
+    from meshkit.server.grpc_thread import GrpcThread
     from meshkit.server.http import HttpServer
 
 FIRST_REGISTRATION = 3.0  # seconds to wait before saying that the registry is away
@@ -84,7 +85,8 @@ class Runtime:
         self._mesh: Mesh | None = None
         self._configuration: Configuration | None = None
         self._http: HttpServer | None = None
-        self._grpc: GrpcServer | None = None
+        self._grpc: GrpcServer | GrpcThread | None = None
+        self._thread: GrpcThread | None = None  # the same, if gRPC has a loop of its own
         self._hooks_ran = False  # on_stop undoes what on_start has finished
         self._stopping: asyncio.Task[None] | None = None
 
@@ -174,7 +176,15 @@ class Runtime:
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
 
-            self._grpc = GrpcServer(settings.host, settings.grpc_port, baggage=settings.baggage)
+            make = functools.partial(
+                GrpcServer, settings.host, settings.grpc_port, baggage=settings.baggage
+            )
+            if settings.grpc_thread:
+                from meshkit.server.grpc_thread import GrpcThread  # noqa: PLC0415 - few have one
+
+                self._grpc = self._thread = GrpcThread(make)
+            else:
+                self._grpc = make()
             self._grpc.add(service, adders, reflection=settings.env == "development")
 
     async def _serve(self) -> None:
@@ -185,15 +195,10 @@ class Runtime:
 
     async def _begin(self, registry: Registry) -> None:
         """Run what the user has written for the start; outgoing calls work from here on."""
-        settings = self.settings
-        self.service.mesh = self._mesh = Mesh(
-            registry,
-            timeout=settings.call_timeout,
-            balancer=settings.balancer,
-            zone=settings.zone,
-            failover=settings.failover,
-            failover_share=settings.failover_share,
-        )
+        self.service.mesh = self._mesh = self._new_mesh(registry)
+        if self._thread is not None:
+            again = functools.partial(self._new_mesh, self.settings.registry)
+            await self._thread.lend(self.service, again)
         self._configuration = Configuration(self.service, registry)
         await self._configuration.start()
         if self._http is not None:
@@ -201,6 +206,17 @@ class Runtime:
         await run_hook(self.service.on_start, "on_start", self.service)
         self._hooks_ran = True
         self._configuration.announce()
+
+    def _new_mesh(self, registry: str | Registry) -> Mesh:
+        settings = self.settings
+        return Mesh(
+            registry,
+            timeout=settings.call_timeout,
+            balancer=settings.balancer,
+            zone=settings.zone,
+            failover=settings.failover,
+            failover_share=settings.failover_share,
+        )
 
     def _instance_id(self) -> str:
         return self.instance.id if self.instance else ""
@@ -245,6 +261,7 @@ class Runtime:
             functools.partial(open_registry, self.settings.registry),
             instance,
             lag_limit=self.settings.loop_lag_limit,
+            other_loop=self._thread.loop if self._thread is not None else None,
         )
         self.registration.show(healthy=self.health.ready)
         self.registration.start()
@@ -314,6 +331,8 @@ class Runtime:
         await self._close_clients()
 
     async def _close_clients(self) -> None:
+        if self._thread is not None:
+            await self._thread.aclose()
         if self._mesh is not None:
             self.service.mesh = None
             await self._mesh.aclose()

@@ -43,16 +43,23 @@ class Registration:
         instance: what to register; its id is new with every start of a service, so that no
             write of an earlier life can be taken for this one's.
         lag_limit: seconds that the service's loop may be stuck.
+        other_loop: a second one that must not be stuck either.
     """
 
     def __init__(
-        self, open_registry: Callable[[], Registry], instance: Instance, *, lag_limit: float
+        self,
+        open_registry: Callable[[], Registry],
+        instance: Instance,
+        *,
+        lag_limit: float,
+        other_loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.instance = instance
         self.state = "not registered"
         self.lag = 0.0
         self._open = open_registry
         self._lag_limit = lag_limit
+        self._other_loop = other_loop
         self._answered_at = 0.0
         self._lag_period = min(LAG_PERIOD, lag_limit / 2)
         self._healthy = True
@@ -272,12 +279,19 @@ class Registration:
         while True:
             asked = time.monotonic()
             with contextlib.suppress(RuntimeError):
-                self._service_loop.call_soon_threadsafe(self._answer)
+                self._service_loop.call_soon_threadsafe(self._ask_on)
             await asyncio.sleep(self._lag_period)
             while self._answered_at < asked:
                 self._measured(time.monotonic() - asked)
                 await asyncio.sleep(self._lag_period)
             self._measured(0.0)
+
+    def _ask_on(self) -> None:
+        """Runs on the service's loop; the second one answers after it, if there is one."""
+        if self._other_loop is None:
+            self._answer()
+        elif not self._other_loop.is_closed():
+            self._other_loop.call_soon_threadsafe(self._answer)
 
     def _answer(self) -> None:
         """Runs on the service's loop; it tells nobody, so that no thread is woken for it."""

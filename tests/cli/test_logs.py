@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from meshkit import context
 from meshkit.cli.logs import NOISY, LogFormat, configure, is_json
 
 
@@ -111,3 +112,26 @@ def test_json_is_for_whatever_is_no_terminal(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert is_json(format) is wanted
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_lines_tell_the_call_that_is_being_handled(
+    capsys: pytest.CaptureFixture[str], format: LogFormat
+) -> None:
+    configure("info", format)
+    log = logging.getLogger("shop")
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    log.info("outside")
+    with context.use(request_id="job-7"):
+        log.info("inside")
+        with context.use(traceparent=traceparent):
+            log.info("traced")
+    outside, inside, traced = lines(capsys)
+    if format == "text":
+        assert outside.endswith("shop  outside")
+        assert inside.endswith("shop  inside [job-7]")
+        return
+    assert not {"request_id", "trace_id"} & set(json.loads(outside))
+    assert json.loads(inside)["request_id"] == "job-7"
+    assert "trace_id" not in json.loads(inside)
+    assert json.loads(traced)["trace_id"] == traceparent[3:35]

@@ -198,7 +198,8 @@ async def users(
     Args:
         endpoints: one instance each.
         named: they are meshkit's, which name themselves on every answer.
-        timeout, attempts, headers, transport, retry: of the client.
+        timeout, attempts, headers, transport: of the client.
+        retry: likewise; without one, nobody else is asked for want of an answer.
         policy: what else it is made with.
     """
     outcomes: list[tuple[str, Outcome]] = []
@@ -218,12 +219,14 @@ async def users(
         target = Target(Subscription(registry, "users", None), balancer=lambda: InOrder(outcomes))
         stack.push_async_callback(target.aclose)
         transport = transport or Http1Transport()
+        if retry is None:
+            retry = RetryPolicy(attempts=attempts, try_timeout=None)
         stack.push_async_callback(transport.aclose)
         client = HttpClient(
             target,
             transport,
             timeout=timeout,
-            policy=CallPolicy(retry=retry or RetryPolicy(attempts=attempts), **policy),
+            policy=CallPolicy(retry=retry, **policy),
             headers=headers,
         )
         yield Users(client, outcomes)

@@ -63,7 +63,7 @@ async def get(ours: Users, way: str) -> tuple[int, str, int]:
 
 @pytest.mark.parametrize("way", ["whole", "streamed"])
 async def test_a_hung_instance_costs_one_try_time(way: str) -> None:
-    async with serving(never_answer, Server(), timeout=60) as ours:
+    async with serving(never_answer, Server(), timeout=60, retry=RetryPolicy()) as ours:
         began = time.monotonic()
         assert await get(ours, way) == (200, "ok", 2)
         assert 0.4 <= time.monotonic() - began < 20
@@ -290,7 +290,7 @@ async def test_refused_and_hung_together() -> None:
         async with (
             raw_server(never_answer) as hung,
             raw_server(Server()) as good,
-            users(dead, hung, good, timeout=60) as ours,
+            users(dead, hung, good, timeout=60, retry=QUICK) as ours,
         ):
             answer = await ours.client.get("/x")
             assert (answer.text, answer.attempts) == ("ok", 3)

@@ -10,6 +10,7 @@ import pytest
 from meshkit import identity
 from meshkit.discovery.balancing import Outcome
 from meshkit.errors import WrongInstance
+from meshkit.propagation import DEADLINE
 from tests.client.http_servers import Server, http_answer, raw_server, read_request, users
 
 MINE = (identity.INSTANCE, "users-a")
@@ -102,13 +103,16 @@ async def test_a_421_of_the_right_instance_is_its_answer() -> None:
 async def test_a_gateway_may_pass_on_the_headers_of_both_sides() -> None:
     both = http_answer(200, b"ok", OTHERS, MINE)
     server = Server(both)
+    received = {"X-Meshkit-Target": "gateway-1", "X-Meshkit-Deadline": "1", "x-a": "1"}
     async with raw_server(server) as endpoint, users(endpoint, named=True) as ours:
-        answer = await ours.client.post("/x", headers={"X-Meshkit-Target": "gateway-1", "x-a": "1"})
+        answer = await ours.client.post("/x", headers=received)
         assert answer.text == "ok"
-    assert [pair for pair in server.received[0].headers if pair[0].startswith("x-")] == [
-        ("x-a", "1"),
-        (identity.TARGET, "users-a"),
+    first, target, deadline = [
+        pair for pair in server.received[0].headers if pair[0].startswith("x-")
     ]
+    assert (first, target) == (("x-a", "1"), (identity.TARGET, "users-a"))
+    assert deadline[0] == DEADLINE
+    assert 10_000 < int(deadline[1]) <= 20_000
 
 
 async def test_the_stream_of_a_stranger_is_let_go_of() -> None:

@@ -151,7 +151,7 @@ async def test_a_shed_call_waits_as_long_as_it_was_told_when_nobody_else_is_ther
 async def test_nobody_waits_in_vain() -> None:
     """Longer than the call has, or than it is worth: the answer is returned at once."""
     server = Server(http_answer(503, b"", A, SHED, ("retry-after", "60")))
-    plain = Server(http_answer(503, b"", ("retry-after", "2")))
+    plain = Server(http_answer(503, b"", ("retry-after", "1")))
     async with raw_server(server) as first, raw_server(plain) as second:
         async with users(first, timeout=20) as ours:
             began = time.monotonic()

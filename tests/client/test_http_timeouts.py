@@ -9,7 +9,6 @@ import pytest
 
 from meshkit.client.http import HttpClient
 from meshkit.client.http1 import Http1Transport
-from meshkit.client.retry import RetryPolicy
 from meshkit.client.transport import RawResponse, Request
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.subscription import Subscription
@@ -35,9 +34,6 @@ async def test_no_answer_in_time() -> None:
                 pytest.fail("no answer, so no block")
 
 
-PATIENT = RetryPolicy(try_timeout=None)
-
-
 class Timed(Http1Transport):
     """The transport, with a record of how long each attempt may take."""
 
@@ -59,7 +55,7 @@ async def test_the_time_is_for_all_attempts_together() -> None:
     async with (
         raw_server(slow_to_break) as slow,
         raw_server(never_answer) as hung,
-        users(slow, hung, timeout=4.0, transport=transport, retry=PATIENT) as ours,
+        users(slow, hung, timeout=4.0, transport=transport) as ours,
     ):
         with pytest.raises(CallTimeout, match=r"no answer within 4 s: users-a .*; users-b "):
             await ours.client.get("/x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -93,3 +94,22 @@ async def test_a_shorter_wait_does_not_overtake() -> None:
     queue.add(short, time.monotonic() + 0.01)
     await eventually(told, 2)
     assert told == [long, short]
+
+
+async def test_a_loop_that_was_busy_reads_what_arrived_before_it_judges() -> None:
+    told: list[Attempt] = []
+    queue = Overdue()
+    loop = asyncio.get_running_loop()
+    answered, silent = Attempt(told), Attempt(told)
+    queue.add(answered, time.monotonic() + 0.02)
+    queue.add(silent, time.monotonic() + 0.02)
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        loop.add_reader(reader, queue.forget, answered)
+        await asyncio.sleep(0)
+        writer.send(b"the answer")
+        time.sleep(0.2)
+        await eventually(told, 1)
+        loop.remove_reader(reader)
+    await asyncio.sleep(0.05)
+    assert told == [silent]

@@ -63,8 +63,8 @@ def test_counters_start_at_nothing() -> None:
     ("wrong", "words"),
     [
         ({"try_timeout": 0}, "try_timeout must be more than 0 s, not 0; None: never"),
-        ({"backoff": -1}, "backoff must be from 0 to backoff_cap, not -1 with a cap of 1"),
-        ({"backoff": 2}, "backoff must be from 0 to backoff_cap, not 2 with a cap of 1"),
+        ({"backoff": -1}, "backoff must be from 0 to backoff_cap, not -1 with a cap of 0.5"),
+        ({"backoff": 2}, "backoff must be from 0 to backoff_cap, not 2 with a cap of 0.5"),
         ({"statuses": {200}}, "statuses must be from 400 to 599, not 200"),
         ({"codes": {"OK"}}, "codes must be names of gRPC errors, as in 'UNAVAILABLE', not 'OK'"),
     ],

@@ -156,6 +156,17 @@ def test_turns_are_exact(name: str, weights: list[int], count: int) -> None:
             assert abs(counts[instance(number).id] - wanted) <= 2 + len(weights)
 
 
+def test_turns_stay_exact_when_the_list_is_read_again() -> None:
+    weights = [1, 2, 4]
+    balancer = seeded("weighted")
+    counts: Counter[str] = Counter()
+    for done in range(1, 701):
+        balancer.update(candidates({1, 2, 3}, weights))
+        counts[call(balancer).id] += 1
+        for number, weight in zip((1, 2, 3), weights, strict=True):
+            assert abs(counts[instance(number).id] - done * weight / 7) < 2
+
+
 @names
 @settings(deadline=None, max_examples=30)
 @given(numbers=sets, excluded=sets, key=st.none() | st.text(max_size=5))
@@ -180,7 +191,7 @@ def test_an_excluded_one_is_never_picked_and_the_others_are(
 def test_nobody_starves_under_constant_churn(name: str, churn: list[set[int]]) -> None:
     balancer = seeded(name)
     picked = 0
-    for _ in range(10):
+    for _ in range(60):
         for numbers in churn:
             balancer.update(candidates(numbers | {5}))
             picked += sum(call(balancer) == instance(5) for _ in range(3))

@@ -13,8 +13,8 @@ from meshkit import Mesh
 from meshkit.discovery import failover as failover_module, tiers
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.cache import SnapshotCache
+from meshkit.discovery.ejection import Ejections
 from meshkit.discovery.failover import HOME, Failover
-from meshkit.discovery.outlier import Ejections
 from meshkit.discovery.places import Places
 from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
@@ -227,13 +227,69 @@ async def test_the_own_zone_is_first(world: World) -> None:
     placed = [replace(instance(each), zone="ab"[each % 2]) for each in range(6)]
     await world.put(*placed)
     async with following(world, zone="a") as failover:
-        await until(failover, 0, 2, 4)
-        assert used(failover) == ["zone a"]
-        await world.put(*(replace(each, status=Status.DOWN) for each in placed[2::2]))
         await until(failover, 0, 1, 2, 3, 4, 5)
+        assert used(failover) == ["zone a"]
+        assert failover.own_zone == 1
+        assert [each.id for each in failover.reserve] == [placed[each].id for each in (1, 3, 5)]
+        assert set(failover.shares.values()) == {2, 0}
+        await world.put(replace(placed[2], status=Status.DOWN))
+        await sharing(failover, 2 / 2.5)
         assert used(failover) == ["zone a", HOME]
+        await world.put(replace(placed[4], status=Status.DOWN))
+        await sharing(failover, 1 / 2)
+        await world.put(replace(placed[0], status=Status.DOWN))
+        await sharing(failover, 0)
+        assert used(failover) == [HOME]
         await world.put(*placed)
-        await until(failover, 0, 2, 4)
+        await sharing(failover, 1)
+        assert used(failover) == ["zone a"]
+
+
+async def test_a_zone_spills_over_as_its_instances_are_set_aside(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.put(*(replace(instance(each), zone="ab"[each % 2]) for each in range(8)))
+    ejections = Ejections()
+    async with following(world, zone="a", ejections=ejections) as followed:
+        target = Target(followed, ejections=ejections, slow_start=0)
+        await target.pick("http")
+        await sharing(followed, 1)
+        assert {int(number) % 2 for number in called(target, [])} == {0}
+        with caplog.at_level(logging.INFO, "meshkit.discovery"):
+            target.observe(instance(0), Outcome.REFUSED, 0.1)
+            assert followed.own_zone == pytest.approx(3 / 3.5)
+            for _ in range(5):
+                target.observe(instance(2), Outcome.FAILED, 0.1)
+            assert followed.own_zone == pytest.approx(2 / 3)
+            picks = [target.try_pick("http") for _ in range(3000)]
+        counts: Counter[str] = Counter()
+        for pick in picks:
+            assert pick
+            counts[pick.instance.id] += 1
+        near = sum(counts[instance(each).id] for each in (0, 2, 4, 6))
+        assert near / 3000 == pytest.approx(2 / 3, abs=0.05)
+        assert counts[instance(0).id] + counts[instance(2).id] == 0
+        goes = [each.getMessage() for each in caplog.records if "calls go" in each.getMessage()]
+        assert goes == ["users: calls go to zone a (3 of 4 up), own datacenter (4 of 4 up)"]
+
+
+async def test_a_datacenter_where_all_fail_gets_none_of_the_calls(world: World) -> None:
+    """No panic there, when another one is well."""
+    await fill(world)
+    async with targeting(world) as target:
+        await target.pick("http")
+        for number in (1, 2, 3, 4):
+            for _ in range(5):
+                target.observe(instance(number), Outcome.FAILED, 0.1)
+        await until(target.subscription, 1, 2, 3, 4, 21, 22)  # type: ignore[arg-type]
+        assert called(target, []) == [21, 22]
+
+
+async def sharing(failover: Failover, own: float) -> None:
+    async def shared() -> bool:
+        return failover.own_zone == pytest.approx(own)
+
+    await aeventually(shared)
 
 
 async def test_a_zone_needs_no_datacenters() -> None:

@@ -43,7 +43,7 @@ def test_one_twenty_times_slower_gets_less_than_five_percent(rate: int, known_fo
     simulation.behaviour[3] = Behaviour(0.4)
     assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.05
     later = simulation.run(seconds_of(10_000, rate), rate)
-    assert share(later, 3) < 0.02
+    assert share(later, 3) < 0.03
     if rate < 2000:
         assert later[3] > 0  # it is asked now and then whether it is well again
 
@@ -54,14 +54,14 @@ def test_one_that_fails_fast_does_not_attract_load(rate: int, outcome: Outcome) 
     simulation = three()
     simulation.run(seconds_of(1000, rate), rate)
     simulation.behaviour[3] = Behaviour(0.0005, outcome)
-    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.02
+    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.03
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_one_that_fails_fast_from_the_start_does_not_attract_load(rate: int) -> None:
     simulation = three()
     simulation.behaviour[3] = Behaviour(0.0005, Outcome.FAILED)
-    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.02
+    assert share(simulation.run(seconds_of(10_000, rate), rate), 3) < 0.03
 
 
 @pytest.mark.parametrize("rate", [2, 20, 200])
@@ -168,11 +168,11 @@ def test_a_retry_goes_to_the_better_of_those_left() -> None:
 
 
 def test_a_call_that_was_given_up_early_says_nothing_and_late_that_it_was_slow() -> None:
-    for seconds, few in ((0.001, False), (2.0, True)):
+    for seconds, least, most in ((0.0001, 0.25, 0.45), (2.0, 0.0, 0.05)):
         simulation = three()
-        simulation.run(5, 200)
+        simulation.run(5, 20)
         simulation.behaviour[3] = Behaviour(seconds, Outcome.CANCELLED)
-        assert (share(simulation.run(5, 200), 3) < 0.05) is few
+        assert least < share(simulation.run(100, 20), 3) + 1e-9 < most
 
 
 def test_a_thousand_instances_are_all_used_and_the_slow_ones_are_spared() -> None:
@@ -198,3 +198,30 @@ def test_a_thousand_instances_that_come_and_go_are_all_used() -> None:
     assert set(total) == set(range(1450))
     staying = [total[number] for number in range(450, 1000)]
     assert max(staying) < 2 * min(staying)
+
+
+def test_a_cold_first_call_does_not_count() -> None:
+    """It connects, and its handler loads code: one of three took half a second for it."""
+    simulation = three()
+    simulation.behaviour[1] = Behaviour(0.5)
+    simulation.run_one_by_one(1)
+    while not simulation.calls[1]:
+        simulation.run_one_by_one(1)
+    simulation.behaviour = {}
+    calls = simulation.run_one_by_one(60)
+    assert all(share(calls, number) > 0.2 for number in (1, 2, 3))
+
+
+def test_a_bad_name_has_an_end_however_bad_it_was() -> None:
+    """A call of a minute says no more than one of a second: the rest would be hours of waiting."""
+    shares = []
+    for seconds in (1.0, 60.0):
+        simulation = three()
+        simulation.run(5, 200)
+        simulation.behaviour[3] = Behaviour(seconds)
+        simulation.run(100, 200)
+        simulation.behaviour = {}
+        simulation.run(60, 200)  # the last ones under way end
+        simulation.run(8, 200)
+        shares.append(share(simulation.run(5, 200), 3))
+    assert min(shares) > 0.25

@@ -7,7 +7,7 @@ import pytest
 
 from meshkit.discovery.balancing.slow_start import LEAST, STEPS, SlowStart
 from meshkit.model import Instance
-from tests.discovery.test_outlier import Clock
+from tests.discovery.clock import Clock
 from tests.discovery.values import instance
 
 SECONDS = 20.0

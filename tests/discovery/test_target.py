@@ -1,5 +1,6 @@
 """Whom a caller gets: by transport, past those set aside, and all of them rather than nobody."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -9,12 +10,13 @@ import pytest
 from meshkit.client.mesh import Mesh
 from meshkit.discovery import target as target_module
 from meshkit.discovery.balancing import Outcome, RoundRobin
-from meshkit.discovery.outlier import Ejections
+from meshkit.discovery.ejection import Ejections
+from meshkit.discovery.ejection.ejections import DRAIN_PAUSE
 from meshkit.discovery.subscription import Subscription
-from meshkit.discovery.target import DRAIN_PAUSE, Pick, Target
+from meshkit.discovery.target import Pick, Target
 from meshkit.errors import NoInstances
-from meshkit.model import Instance, Status
-from tests.discovery.test_outlier import Clock
+from meshkit.model import Endpoint, Instance, Status
+from tests.discovery.clock import Clock
 from tests.discovery.values import SERVICE, Commanded, away, instance, numbers
 from tests.servers import Consul
 from tests.support.waiting import aeventually
@@ -36,7 +38,7 @@ async def targeting(registry: Commanded, clock: Clock) -> AsyncIterator[Target]:
         Subscription(registry, SERVICE, None),
         balancer=RoundRobin,  # whose shares can be counted
         slow_start=0,
-        ejections=Ejections(clock),
+        ejections=Ejections(clock=clock, later=clock.later),
     )
     try:
         yield made
@@ -75,6 +77,18 @@ def called(target: Target, times: int, exclude: Sequence[int] = ()) -> Counter[i
         pick = target.try_pick("http", excluded)
         found[number(pick)] += 1
     return found
+
+
+class First:
+    """A route to the first of them alone."""
+
+    def select(self, instances: Sequence[Instance]) -> Sequence[Instance]:
+        return [each for each in instances if each.id == instance(1).id]
+
+    spare = select
+
+    def explain(self, instances: Sequence[Instance]) -> str:
+        raise AssertionError("there is somebody")
 
 
 def end(target: Target, wanted: int, outcome: Outcome, transport: str = "http") -> None:
@@ -119,13 +133,113 @@ async def test_a_refused_connection_sets_aside_at_once(
     await fill(registry, target, 1, 2, 3)
     end(target, 2, outcome)
     assert called(target, 10) == {1: 5, 3: 5}
-    clock.now += 1
-    assert set(called(target, 3)) == {1, 2, 3}
-    end(target, 2, outcome)
-    clock.now += 1
-    assert set(called(target, 10)) == {1, 3}  # the second pause is longer
-    clock.now += 1
-    assert set(called(target, 3)) == {1, 2, 3}
+    clock.advance(1)
+    trial = target.try_pick("http")
+    assert number(trial) == 2
+    assert called(target, 10) == {1: 5, 3: 5}  # while the trial lasts, and until a good end
+    assert trial
+    trial.done(outcome)
+    clock.advance(1)
+    assert called(target, 10) == {1: 5, 3: 5}  # the second pause is longer
+    clock.advance(1)
+    trial = target.try_pick("http")
+    assert number(trial) == 2
+    assert trial
+    trial.done(Outcome.OK)
+    assert called(target, 6) == {1: 2, 2: 2, 3: 2}
+
+
+async def test_failures_in_a_row_set_aside_for_all(registry: Commanded, target: Target) -> None:
+    await fill(registry, target, 1, 2, 3)
+    for _ in range(5):
+        end(target, 2, Outcome.TIMEOUT)
+    assert called(target, 10) == {1: 5, 3: 5}
+    for _ in range(5):
+        end(target, 1, Outcome.FAILED)
+    assert called(target, 6) == {1: 2, 2: 2, 3: 2}  # panic: more than half
+
+
+async def test_a_retry_is_no_trial(registry: Commanded, target: Target, clock: Clock) -> None:
+    await fill(registry, target, 1, 2, 3)
+    end(target, 2, Outcome.REFUSED)
+    clock.advance(1)
+    assert called(target, 4, exclude=[1]) == {3: 4}
+
+
+async def test_a_trial_fits_its_call(registry: Commanded, target: Target, clock: Clock) -> None:
+    await registry.put(
+        instance(1), instance(2, transports=("grpc",)), instance(3, transports=("http", "grpc"))
+    )
+    await listed(target, 1, 2, 3)
+    end(target, 2, Outcome.REFUSED, "grpc")
+    end(target, 3, Outcome.REFUSED, "grpc")
+    clock.advance(1)
+    assert number(target.try_pick("http", route=First())) == 1
+    assert number(target.try_pick("http")) == 3
+    assert number(target.try_pick("http")) == 1
+    assert number(target.try_pick("grpc")) == 2
+
+
+async def test_who_can_be_probed_is_probed_before_its_trial(
+    registry: Commanded, target: Target, clock: Clock
+) -> None:
+    asked: list[str] = []
+    answers: list[OSError | bool] = [OSError("refused"), False, True]
+
+    async def probe(which: Instance, endpoint: Endpoint) -> bool:
+        assert endpoint == which.endpoints["http"]
+        asked.append(which.id)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def over(count: int) -> None:
+        async def ended() -> bool:
+            return len(asked) == count and not target._prober._tasks
+
+        await aeventually(ended)
+
+    target.probe_with("http", probe)
+    await fill(registry, target, 1, 2)
+    end(target, 2, Outcome.REFUSED)
+    for count, pause in enumerate((1, 2, 4), start=1):
+        clock.advance(pause)
+        assert called(target, 5) == {1: 5}  # any of them begins the probe, none is the trial
+        await over(count)
+    trial = target.try_pick("http")
+    assert number(trial) == 2
+    assert trial
+    trial.done(Outcome.OK)
+    assert called(target, 4) == {1: 2, 2: 2}
+    assert asked == [instance(2).id] * 3
+
+
+async def test_closing_ends_a_probe(registry: Commanded, clock: Clock) -> None:
+    async with targeting(registry, clock) as target:
+        begun = asyncio.Event()
+
+        async def probe(which: Instance, endpoint: Endpoint) -> bool:
+            begun.set()
+            await asyncio.sleep(60)
+            return True
+
+        target.probe_with("http", probe)
+        await fill(registry, target, 1, 2)
+        end(target, 2, Outcome.REFUSED)
+        clock.advance(1)
+        target.try_pick("http")
+        await asyncio.wait_for(begun.wait(), 10)
+    assert not [each for each in asyncio.all_tasks() if "probe" in each.get_name()]
+
+
+async def test_shares_by_place_are_weights(registry: Commanded, target: Target) -> None:
+    target.subscription.shares = {instance(1).id: 0.5, instance(2).id: 1.0, instance(3).id: 0.0}
+    await fill(registry, target, 1, 2, 3, 4)
+    assert called(target, 50) == {1: 10, 2: 20, 4: 20}
+    for each in (1, 2, 4):
+        end(target, each, Outcome.REFUSED)
+    assert called(target, 4) == {3: 4}  # better than nobody
 
 
 async def test_setting_aside_holds_for_all_transports(registry: Commanded, target: Target) -> None:
@@ -160,10 +274,11 @@ async def test_a_leaving_instance_is_not_called_again(
 ) -> None:
     await fill(registry, target, 1, 2)
     end(target, 1, Outcome.DRAINING)
-    clock.now += DRAIN_PAUSE - 1
+    clock.advance(DRAIN_PAUSE - 1)
     assert called(target, 4) == {2: 4}
-    clock.now += 1
-    assert called(target, 4) == {1: 2, 2: 2}
+    clock.advance(1)
+    trial = target.try_pick("http")
+    assert number(trial) == 1
 
 
 async def test_when_all_are_aside_all_are_used(registry: Commanded, target: Target) -> None:

@@ -13,18 +13,13 @@ from meshkit.discovery.tiers import (
     SHARE,
     Health,
     Tier,
-    by_zone,
     merge,
     needed,
 )
-from meshkit.model import Instance, Snapshot, Status
+from meshkit.model import Snapshot, Status
 from tests.discovery.values import SERVICE, instance, numbers, snapshot
 
 DOWN = Status.DOWN
-
-
-def placed(number: int, zone: str) -> Instance:
-    return dataclasses.replace(instance(number), zone=zone)
 
 
 def tier(name: str, *up: int, down: tuple[int, ...] = (), pending: bool = False) -> Tier:
@@ -176,34 +171,6 @@ def test_whoever_is_up_somewhere_is_found(places: list[tuple[set[int], int, bool
     used = merge(SERVICE, tiers[:count], revision=1)
     assert bool(used.up) == any(each.up for each in tiers)
     assert [each.id for each in used.instances] == sorted(each.id for each in used.instances)
-
-
-# --- zones ----------------------------------------------------------------------------------------
-
-
-def split(*instances: Instance) -> list[Tier]:
-    return by_zone(Tier("dc1", Snapshot(service=SERVICE, instances=instances)), "a")
-
-
-def test_the_own_zone_comes_before_the_rest() -> None:
-    near, rest = split(placed(1, "a"), placed(2, "b"), placed(3, ""))
-    assert (near.name, numbers(near.snapshot)) == ("zone a", [1])
-    assert (rest.name, numbers(rest.snapshot)) == ("dc1", [2, 3])
-    assert chosen(near, rest) == 1
-
-
-@pytest.mark.parametrize(
-    ("near", "far", "count"), [(1, 9, 2), (2, 6, 1), (1, 3, 1), (1, 4, 2), (5, 5, 1), (0, 3, 2)]
-)
-def test_a_lonely_instance_does_not_carry_its_zone_alone(near: int, far: int, count: int) -> None:
-    """Half of what a zone has on average is enough."""
-    fleet = [placed(each, "a" if each < near else "b") for each in range(near + far)]
-    assert chosen(*split(*fleet)) == count
-
-
-def test_a_zone_is_unknown_with_its_datacenter() -> None:
-    unknown = Tier("dc1", None, pending=True)
-    assert by_zone(unknown, "a") == [unknown]
 
 
 def test_margin_never_asks_for_more_than_all() -> None:

@@ -46,7 +46,7 @@ async def test_both_transports_are_found_and_leave_without_a_failed_call(
 ) -> None:
     """gRPC is used on two event loops of one process: the service's and its registration's."""
     started = services.start_all("echo_rpc:EchoRpc", 2)
-    async with Mesh(services.registry) as mesh:
+    async with Mesh(services.registry, balancer="round_robin") as mesh:
         stub = mesh.grpc(echo_pb2_grpc.EchoStub, "echo-rpc")
 
         async def call() -> tuple[str, int]:

@@ -114,7 +114,7 @@ async def test_6_a_registry_that_is_restarted_empty(
 async def test_7_every_process_is_an_instance_of_its_own(any_services: Processes) -> None:
     parent = any_services.start("echo:Echo", "--instances", "2")
     eventually(lambda: len(parent.all_facts) == 2, within=30)
-    async with Mesh(any_services.registry) as mesh:
+    async with Mesh(any_services.registry, balancer="round_robin") as mesh:
         await until_up(mesh, 2)
         up = (await snapshot(mesh)).up
         assert len({str(each.endpoints["http"]) for each in up}) == 2
@@ -133,7 +133,7 @@ async def test_8_a_plain_app_joins_in_two_lines(any_services: Processes) -> None
 
 async def test_9_callers_respect_health(any_services: Processes) -> None:
     up = any_services.start_all("echo:Echo", 3)
-    async with Mesh(any_services.registry) as mesh:
+    async with Mesh(any_services.registry, balancer="round_robin") as mesh:
         client = mesh.http("echo")
         await client.get("/who")
         up[0].send(signal.SIGKILL)
@@ -141,7 +141,7 @@ async def test_9_callers_respect_health(any_services: Processes) -> None:
         picked = [(await client.get("/who")).json()["pid"] for _ in range(300)]
         assert set(picked) == {up[1].pid, up[2].pid}
         assert client.stats.retried <= 1
-    async with Mesh(any_services.registry) as fresh:
+    async with Mesh(any_services.registry, balancer="round_robin") as fresh:
         client = fresh.http("echo")
         picked = [(await client.get("/who")).json()["pid"] for _ in range(300)]
         assert set(picked) == {up[1].pid, up[2].pid}

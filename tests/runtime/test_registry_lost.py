@@ -45,7 +45,7 @@ async def test_calls_go_on_when_the_registry_is_gone_and_the_list_is_marked_stal
     agent: Consul, services: Processes, caplog: pytest.LogCaptureFixture
 ) -> None:
     pids = {each.pid for each in services.start_all("echo:Echo", 2)}
-    async with Mesh(agent.url) as mesh:
+    async with Mesh(agent.url, balancer="round_robin") as mesh:
         client = mesh.http("echo")
         await client.get("/who")
         subscription = mesh.target("echo").subscription
@@ -79,7 +79,7 @@ async def test_an_emptied_registry_does_not_empty_the_list(
     agent: Consul, services: Processes, outage: float
 ) -> None:
     pids = {each.pid for each in services.start_all("echo:Echo", 2)}
-    async with Mesh(agent.url) as mesh:
+    async with Mesh(agent.url, balancer="round_robin") as mesh:
         client = mesh.http("echo")
         await client.get("/who")
         target = mesh.target("echo")
@@ -131,7 +131,7 @@ async def test_without_any_list_the_call_says_why(agent: Consul, tmp_path: Path)
 
 async def test_a_hung_registry_fails_no_call(agent: Consul, services: Processes) -> None:
     pids = {each.pid for each in services.start_all("echo:Echo", 2)}
-    async with Mesh(agent.url) as mesh:
+    async with Mesh(agent.url, balancer="round_robin") as mesh:
         client = mesh.http("echo")
         await client.get("/who")
         agent.pause()

@@ -52,6 +52,10 @@ async def test_soak(services: Processes, consul: Consul) -> None:
     print(f"soak: SOAK_SECONDS={SECONDS:g} SOAK_SEED={SEED}")
     async with Proxy(consul.address) as proxy:
         trouble = await asyncio.to_thread(Trouble, services, consul, proxy, seed=SEED)
+        async with Mesh(consul.url) as mesh:  # what libraries keep once they were used
+            for load in made_by(mesh):
+                async with load:
+                    await load.answered_by(FLEET)
         before = holdings()
         async with Mesh(f"consul://{proxy.address}", timeout=TIMEOUT) as mesh:
             loads = await calls_through(mesh, trouble)

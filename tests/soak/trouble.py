@@ -71,6 +71,7 @@ class Trouble:
         victim = self._take()
         victim.send(signal.SIGKILL)
         await asyncio.to_thread(victim.wait)
+        victim.close()
         await self._add()
 
     async def end(self) -> None:
@@ -80,6 +81,7 @@ class Trouble:
         leaving.send(signal.SIGTERM)
         code = await asyncio.to_thread(leaving.wait)
         assert code == 0, leaving.output
+        leaving.close()
 
     async def hang(self) -> None:
         """Stop an instance for a while: to its callers it is cut off without a word."""

@@ -15,11 +15,14 @@ import grpc.aio
 from meshkit import identity
 from meshkit.client.grpc.attempt import Attempt
 from meshkit.client.grpc.errors import Cancelled
+from meshkit.client.grpc.explained import LEFT_OVER
 from meshkit.client.grpc.search import TRANSPORT, Search
 from meshkit.client.grpc.verdict import Next, Verdict, finished
+from meshkit.context import OUTSIDE, CallContext, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.target import Pick
 from meshkit.errors import NoInstances
+from meshkit.propagation import outgoing
 
 if TYPE_CHECKING:
     from meshkit.client.grpc.method import Method
@@ -71,9 +74,12 @@ class Attempts(Search):
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._timeout = self._channel.timeout if timeout is None else timeout
-        self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
+        self._picker = self._channel.router.aim(self._metadata)
+        if (context := current()) is not OUTSIDE:
+            self._inherit(context)
+        self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None
         self._wait_for_ready = wait_for_ready
         self._credentials = credentials
         self._compression = compression
@@ -83,6 +89,15 @@ class Attempts(Search):
         except Exception as error:
             self._end(error)
             raise
+
+    def _inherit(self, context: CallContext) -> None:
+        """Take on what the call being handled has brought along; the caller's own metadata wins."""
+        left = context.remaining
+        if left is not None and left < self._timeout:
+            self._timeout, self._lateness = left, LEFT_OVER
+        own = self._metadata or ()
+        names = {pair[0] for pair in own}
+        self._metadata = (*own, *(pair for pair in outgoing(context) if pair[0] not in names))
 
     def cancel(self) -> bool:
         """End the call. False when it has ended already."""
@@ -106,7 +121,7 @@ class Attempts(Search):
     def _advance(self) -> None:
         """Begin the next attempt; if that takes waiting, begin to wait."""
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, self._tried)
+            pick = self._picker.try_pick(TRANSPORT, self._tried)
         except NoInstances as error:
             self._nobody_left(error)
             return
@@ -135,10 +150,13 @@ class Attempts(Search):
         try:
             link, call = self._method.bind(pick)
             # gRPC never waits for the instance to become ready: the next one may be.
+            metadata = link.metadata
+            if self._metadata or self._attempt is not None:
+                metadata = self._metadata_with(metadata, further=further)
             inner = call(
                 self._argument(),
                 timeout=left,
-                metadata=self._metadata_with(link.metadata, further=further),
+                metadata=metadata,
                 credentials=self._credentials,
                 compression=self._compression,
             )
@@ -162,8 +180,6 @@ class Attempts(Search):
     def _metadata_with(self, ours: grpc.aio.Metadata, *, further: bool) -> grpc.aio.Metadata:
         """Return an attempt's metadata: the caller's, the link's, and how many came before."""
         previous = self._sent + (max(1, len(self._racing)) if further else 0)
-        if not self._metadata and not previous:
-            return ours
         counted = ((PREVIOUS, str(previous)),) if previous else ()
         return grpc.aio.Metadata(*(self._metadata or ()), *ours, *counted)
 
@@ -179,7 +195,7 @@ class Attempts(Search):
         assert self._attempt is not None
         exclude = (*self._tried, *(asked or (self._attempt.pick.instance.id,)))
         try:
-            pick = self._channel.target.try_pick(TRANSPORT, exclude)
+            pick = self._picker.try_pick(TRANSPORT, exclude)
         except NoInstances:
             return  # it may answer yet
         if pick is None:
@@ -226,8 +242,13 @@ class Attempts(Search):
 
     def _beaten(self, attempt: Attempt) -> Outcome:
         """Return what it says of an instance that another one was faster."""
-        time = self.plan.try_time()
-        return Outcome.CANCELLED if time is None or attempt.seconds < time else Outcome.TIMEOUT
+        limit, seconds = self.plan.try_time(), attempt.seconds
+        if limit is not None and seconds >= limit:
+            self._channel.stats.note(Outcome.TIMEOUT.value)
+            return Outcome.TIMEOUT
+        # It would have taken at least so long. Left out, hedges would breed hedges.
+        self.plan.guards.answered(seconds)
+        return Outcome.CANCELLED
 
     def _failed(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
         self._note(attempt, inner, verdict)

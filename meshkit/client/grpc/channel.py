@@ -21,10 +21,12 @@ from meshkit.client.grpc.interception import checked
 from meshkit.client.grpc.method import Codec
 from meshkit.client.grpc.plan import Plan
 from meshkit.client.grpc.pool import ChannelPool
+from meshkit.client.grpc.probe import grpc_probe
 from meshkit.client.grpc.search import TRANSPORT
 from meshkit.client.guards import Guards
 from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import CallStats, RetryPolicy
+from meshkit.discovery.routing import Router
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
 
@@ -57,6 +59,7 @@ class MeshChannel(grpc.aio.Channel):
             named.
         interceptors: gRPC's own client interceptors of any kind, around each whole call; the
             first is the outermost.
+        router: aims the calls; all go to the target when None.
         pool: connections to share with other channels to the same service; closed by whoever
             made it. Without one the channel has its own.
 
@@ -77,12 +80,14 @@ class MeshChannel(grpc.aio.Channel):
         guards: Guards | None = None,
         idempotent: Sequence[str] = (),
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        router: Router | None = None,
         pool: ChannelPool | None = None,
     ) -> None:
         if not timeout > 0:
             raise ConfigError(f"{target.service}: timeout must be more than 0 s, not {timeout:g}")
         self.service = target.service
         self.target = target
+        self.router = router or Router(target)
         self.timeout = float(timeout)
         guards = Guards(self.service) if guards is None else guards
         self.plan = Plan(guards, retry or RetryPolicy(), hedge, breaker, bulkhead)
@@ -91,6 +96,7 @@ class MeshChannel(grpc.aio.Channel):
         self.interceptors = checked(self.service, interceptors)
         self.pool = pool or ChannelPool()
         self.pool.follow(target)
+        target.probe_with(TRANSPORT, grpc_probe(self.pool))
         self._own_pool = pool is None
         self._idempotent = tuple(name.lstrip("/") for name in idempotent)
         self._unmatched = set(self._idempotent)

@@ -9,6 +9,8 @@ from meshkit.client.grpc.verdict import Verdict
 from meshkit.errors import NoInstances
 
 SHOWN = 5  # failed attempts in a message
+TOO_LATE = "not sent, as the deadline of the call being handled has passed"
+LEFT_OVER = "no answer within the {:.3g} s that were left to the call being handled"
 
 
 class Explained:
@@ -40,6 +42,8 @@ class Explained:
         return failure
 
     def _too_late(self) -> RpcFailure:
+        if self._timeout <= 0 and self._lateness is LEFT_OVER:
+            return RpcTimeout(self._line(TOO_LATE))
         late = self._lateness.format(self._timeout)
         return RpcTimeout(self._line(f"{late}: {self._listed() or self._absence}"))
 

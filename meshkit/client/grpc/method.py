@@ -78,8 +78,10 @@ class Method:
     def bind(self, pick: Pick) -> tuple[Link, Callable[..., Any]]:
         """Return the link to the picked instance, and gRPC's own form of the method on it."""
         instance = pick.instance
-        link = self.channel.pool.link(instance, pick.endpoint)
         bound = self._bound.get(instance.id)
+        if bound is not None and bound[0].endpoint is pick.endpoint and not bound[0].retired:
+            return bound  # nearly always
+        link = self.channel.pool.link(instance, pick.endpoint)
         if bound is None or bound[0] is not link:
             # Those of closed channels would keep them in memory.
             self._bound = {k: each for k, each in self._bound.items() if not each[0].retired}

@@ -1,19 +1,19 @@
-"""What a method's calls may do when an attempt fails or does not answer; not made per call."""
+"""What may be done for the calls of a channel, or of one of its methods; not made per call."""
 
 from __future__ import annotations
 
 import grpc
 
+from meshkit.client import plan
 from meshkit.client.breaker import Breaker, BreakerPolicy
 from meshkit.client.bulkhead import Bulkhead, BulkheadPolicy
 from meshkit.client.guards import Guards
 from meshkit.client.hedge import HedgePolicy
-from meshkit.client.overdue import Overdue
 from meshkit.client.retry import RetryPolicy
 
 
-class Plan:
-    """The policies of a channel, or of one of its methods, tied to what its service shares.
+class Plan(plan.Plan):
+    """The policies of calls, tied to what all calls to their service share.
 
     Args:
         guards: the service's budget, breakers, bulkheads and latency.
@@ -23,10 +23,12 @@ class Plan:
         bulkhead: how many calls may be under way.
 
     Attributes:
+        policies: the last four.
         codes: statuses of a server after which an idempotent call may be repeated.
         guarded: calls need leave to begin.
-        overdue: watches the attempts that began by this plan.
     """
+
+    __slots__ = ("breaker", "bulkhead", "codes", "guarded", "guards", "policies")
 
     def __init__(
         self,
@@ -36,26 +38,10 @@ class Plan:
         breaker: BreakerPolicy | None,
         bulkhead: BulkheadPolicy | None,
     ) -> None:
+        super().__init__(guards, retry, hedge)
         self.policies = (retry, hedge, breaker, bulkhead)
         self.guards = guards
-        self.retry = retry
         self.codes = frozenset(grpc.StatusCode[name] for name in retry.codes)
         self.breaker: Breaker | None = None if breaker is None else guards.breaker(breaker)
         self.bulkhead: Bulkhead | None = None if bulkhead is None else guards.bulkhead(bulkhead)
         self.guarded = breaker is not None or bulkhead is not None
-        self.overdue = Overdue()
-        self._delay = None if hedge is None else hedge.delay
-        percentile = None if hedge is None else hedge.percentile
-        self._percentile = None if percentile is None else guards.percentile(percentile)
-
-    def patience(self) -> float | None:
-        """Return after how many seconds without an answer another instance is asked too."""
-        patience = self.try_time()
-        hedge = self._delay if self._percentile is None else self._percentile.seconds
-        if hedge is None or self.retry.attempts == 1:
-            return patience
-        return hedge if patience is None else min(hedge, patience)
-
-    def try_time(self) -> float | None:
-        """Return after how many seconds without an answer an instance counts as hung."""
-        return self.retry.patience(self.guards.slow.seconds)

@@ -15,6 +15,7 @@ from meshkit.errors import NoInstances
 
 if TYPE_CHECKING:
     from meshkit.client.grpc.channel import MeshChannel
+    from meshkit.discovery.routing import Picker
 
 TRANSPORT = "grpc"
 # Between two looks for somebody who can be called (wait_for_ready).
@@ -26,6 +27,7 @@ class Search(Awaited, Explained):
     """The waiting of a call: for the first list, for somebody who is up, for a server's leave."""
 
     _channel: MeshChannel
+    _picker: Picker
     _deadline: float | None
     _wait_for_ready: bool | None
     _search: asyncio.Task[None] | None = None
@@ -83,7 +85,7 @@ class Search(Awaited, Explained):
     async def _pick(self) -> Pick:
         while True:
             try:
-                return await self._channel.target.pick(TRANSPORT, self._tried)
+                return await self._picker.pick(TRANSPORT, self._tried)
             except NoInstances as error:
                 if not self._wait_for_ready:
                     raise

@@ -13,18 +13,19 @@ from meshkit.discovery.balancing.sampling import Table, alias_table, draw
 from meshkit.model import Instance
 
 GAIN = 0.2  # how much one answer counts in the average
-TIE = 1.5  # latencies closer than this are equal: noise must not decide who is called
+TIE = 2.0  # latencies less than so many times apart are equal: noise must not decide,
+NOISE = 0.001  # nor must seconds that a busy event loop or a garbage collection costs
 HALF = 0.5  # of a call on the lighter of two
 UNKNOWN = 1e-4  # seconds: less than any real answer, so that those not known yet are tried
 FAILURE = 5.0  # a failure counts as an answer that took so many times as long as usual,
-FAILURE_LEAST = 0.1  # seconds, at least this long
+FAILURE_LEAST = 0.02  # seconds, at least this long
 FAILURE_MOST = 60.0  # and no longer, so that the averages of an outage stay finite
 WORST = 50.0  # times as slow as the fastest is as bad as it gets
-DECAY = 3.0  # seconds in which the bad name of one that is not called falls to a third
-STEP = 32  # calls at least between two looks at everybody,
+DECAY = 1.5  # seconds in which the bad name of one that is not called falls to a third
+STEP = 16  # calls at least between two looks at everybody,
 STEP_EACH = 4  # or so many for each instance
 STEP_MOST = 0.4  # of DECAY, in one step, for those who are seldom called
-EARLY = 8  # calls until the first look, which tells typical from unknown
+EARLY = 8  # calls until the first look, should somebody hang from the start
 DRAWS = 16  # until two are found that are not excluded
 OFTEN = 0.25  # of all draws: from here on an instance has a table of its rivals
 
@@ -42,18 +43,41 @@ class Load:
         rivals: whom the second draw is from.
         looked: the latency at the last look; the same now means that nobody has answered.
         waited: calls were under way at the last look.
+        is_new: no call has ended yet.
     """
 
-    __slots__ = ("chosen", "latency", "looked", "outstanding", "rivals", "waited", "weight")
+    __slots__ = (
+        "chosen",
+        "is_new",
+        "latency",
+        "looked",
+        "outstanding",
+        "rivals",
+        "waited",
+        "weight",
+    )
 
     def __init__(self, latency: float) -> None:
         self.chosen: tuple[Instance, Done]
         self.latency = latency
         self.looked = latency
         self.waited = False
+        self.is_new = True
         self.outstanding = 0
         self.weight = 1.0
         self.rivals: Table[Load] = []
+
+    def choose(self, instance: Instance) -> None:
+        """Make what a pick returns."""
+        self.chosen = (instance, self.first_done if self.is_new else self.done)
+
+    def first_done(self, outcome: Outcome, seconds: float) -> None:
+        """Learn how the first call ended: it connected and loaded code, so its time says little."""
+        self.outstanding -= 1
+        self.chosen = (self.chosen[0], self.done)
+        self.is_new = False
+        if outcome is not OK:
+            self._learn_from(outcome, seconds)
 
     def done(self, outcome: Outcome, seconds: float) -> None:
         """Learn how a call ended."""
@@ -86,7 +110,7 @@ def is_better(two: Load, one: Load) -> bool:
     lighter = min(one.weight, two.weight)
     ones = 1.0 + one.outstanding * lighter / one.weight
     twos = 1.0 + two.outstanding * lighter / two.weight
-    if one.latency <= TIE * two.latency and two.latency <= TIE * one.latency:
+    if one.latency <= TIE * two.latency + NOISE and two.latency <= TIE * one.latency + NOISE:
         return twos + HALF < ones
     return two.latency * twos < one.latency * ones
 
@@ -129,7 +153,7 @@ class PowerOfTwo:
         weights = [each.weight for each in candidates]
         total = sum(weights)
         for load, each in zip(self._loads, candidates, strict=True):
-            load.chosen = (each.instance, load.done)
+            load.choose(each.instance)
             load.weight = each.weight
         self._table = alias_table(self._loads, weights)
         for load, weight in zip(self._loads, weights, strict=True):
@@ -163,7 +187,7 @@ class PowerOfTwo:
         if one.weight != two.weight:
             if is_better(two, one):
                 one = two
-        elif one.latency <= TIE * two.latency and two.latency <= TIE * one.latency:
+        elif one.latency <= TIE * two.latency + NOISE and two.latency <= TIE * one.latency + NOISE:
             if two.outstanding < one.outstanding:
                 one = two
         elif two.latency * (1.0 + two.outstanding) < one.latency * (1.0 + one.outstanding):
@@ -177,7 +201,7 @@ class PowerOfTwo:
     def _pick_besides(self, exclude: Collection[str]) -> tuple[Instance, Done] | None:
         """Return one of those left, after a failed attempt or when there are no two."""
         left: set[Load] = set()
-        for _ in range(DRAWS if self._table else 0):
+        for _ in range(DRAWS if len(self._table) > 1 else 0):
             load = draw(self._table, self._random)
             if load.chosen[0].id not in exclude:
                 left.add(load)
@@ -200,13 +224,11 @@ class PowerOfTwo:
         passed = now - self._looked_at
         self._looked_at = now
         self._until_look = max(STEP, STEP_EACH * len(self._loads))
-        known = sorted(load.latency for load in self._loads if load.latency != UNKNOWN)
-        if not known:
-            return
-        fastest, typical = max(known[0], UNKNOWN), known[(len(known) - 1) // 2]
+        known = (load.latency for load in self._loads if load.latency != UNKNOWN)
+        fastest = max(min(known, default=UNKNOWN), UNKNOWN)
         keep = math.exp(-min(passed / DECAY, STEP_MOST))
         for load in self._loads:
-            latency = load.latency if load.latency != UNKNOWN else typical
+            latency = load.latency
             if load.latency == load.looked:
                 if load.outstanding and load.waited:
                     latency += passed
