@@ -53,6 +53,7 @@ class Call:
         kept: the last answer that was not good; the caller gets it if there is no better one.
         pauses: how often it waited before an attempt.
         retry_after: seconds that the last answer asked to wait.
+        most: bytes that the answer may have; any number if 0.
     """
 
     # What most calls never change.
@@ -66,6 +67,7 @@ class Call:
     kept: Answer[Any] | None = None
     pauses = 0
     retry_after = 0.0
+    most = 0
 
     def __init__(
         self,
@@ -144,7 +146,8 @@ class Call:
         url = f"http://{pick.endpoint}{self.path}{self.query}"
         self.attempts += 1
         left = max(self.started + self.timeout - now, LEAST)
-        return Request(self.method, url, headers, self.content, left)
+        peer = pick.instance.id
+        return Request(self.method, url, headers, self.content, left, peer, self.most)
 
     def exclude(self, instance_id: str) -> None:
         """Do not ask this instance for now."""

@@ -55,7 +55,7 @@ class Pick:
         endpoint: where it listens for the transport that was asked for.
     """
 
-    __slots__ = ("_began", "_done", "_observe", "endpoint", "instance")
+    __slots__ = ("_began", "_done", "_observe", "_seconds", "endpoint", "instance")
 
     def __init__(
         self, instance: Instance, endpoint: Endpoint, done: Done, observe: Observe
@@ -65,10 +65,17 @@ class Pick:
         self._done = done
         self._observe = observe
         self._began = perf_counter()
+        self._seconds: float | None = None
+
+    def answered(self) -> None:
+        """Say that the answer has begun: how long its body lasts says nothing of the instance."""
+        self._seconds = perf_counter() - self._began
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
-        seconds = perf_counter() - self._began
+        seconds = self._seconds
+        if seconds is None:
+            seconds = perf_counter() - self._began
         self._done(outcome, seconds)
         self._observe(self.instance.id, outcome, seconds)
 
