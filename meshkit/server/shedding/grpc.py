@@ -16,7 +16,6 @@ from meshkit.server.shedding.limiter import Limiter
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its type stubs only
 Behavior = Callable[[Any, Any], Any]
-KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 OK = grpc.StatusCode.OK  # looking up members of an enum is slow before Python 3.12
 DETAIL = "overloaded, not handled: call another instance, or try again later"
