@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import (
+    AnswerTooLarge,
     BindError,
     BreakerOpen,
     BulkheadFull,
@@ -28,6 +29,7 @@ from meshkit.errors import (
     RegistryUnavailable,
     RegistryUrlError,
     StartError,
+    WebSocketClosed,
     WrongInstance,
 )
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from meshkit.client.declared import grpc_client, http_client
     from meshkit.client.hedge import HedgePolicy
     from meshkit.client.http import HttpClient
+    from meshkit.client.httpx_transport import MeshTransport
     from meshkit.client.mesh import Mesh
     from meshkit.client.response import Response
     from meshkit.client.retry import RetryPolicy
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnswerTooLarge",
     "Balancer",
     "BindError",
     "BreakerOpen",
@@ -89,6 +93,7 @@ __all__ = [
     "MeshError",
     "MeshService",
     "MeshSettings",
+    "MeshTransport",
     "MissingExtraError",
     "NoInstances",
     "Outcome",
@@ -104,6 +109,7 @@ __all__ = [
     "Snapshot",
     "StartError",
     "Status",
+    "WebSocketClosed",
     "WrongInstance",
     "context",
     "deadline_in",
@@ -127,6 +133,7 @@ _HOME = {
     "meshkit.client.declared": "grpc_client http_client",
     "meshkit.client.hedge": "HedgePolicy",
     "meshkit.client.http": "HttpClient",
+    "meshkit.client.httpx_transport": "MeshTransport",
     "meshkit.client.mesh": "Mesh",
     "meshkit.client.response": "Response",
     "meshkit.client.retry": "RetryPolicy",

@@ -14,7 +14,9 @@
         ├── NoInstances          nobody to call
         ├── ConnectError         the request surely never left this process
         ├── ConnectionLost       the connection broke after the request may have left
+        │   └── WebSocketClosed  a WebSocket was closed, or broke
         ├── WrongInstance        somebody else answered at this address
+        ├── AnswerTooLarge       the answer has more bytes than the client allows
         ├── CallTimeout          no answer in time
         ├── BreakerOpen          not called: too many calls to this service failed
         ├── BulkheadFull         not called: too many calls to this service are under way
@@ -117,8 +119,31 @@ class ConnectionLost(CallError):
     """The connection broke; the request may have had an effect."""
 
 
+class WebSocketClosed(ConnectionLost):
+    """A WebSocket was closed by the other side, or broke.
+
+    Attributes:
+        code: of https://www.rfc-editor.org/rfc/rfc6455#section-7.4; 1006 when it broke.
+        reason: what the other side gave, or ``""``.
+    """
+
+    def __init__(self, message: str, *, code: int = 1006, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the instance is stopping (1001, 1012): open another WebSocket at once."""
+        return self.code in (1001, 1012)
+
+
 class WrongInstance(CallError):
     """The address was answered by another service or instance, as after a reused port."""
+
+
+class AnswerTooLarge(CallError):
+    """The answer has more bytes than the client allows; the request was handled."""
 
 
 class CallTimeout(CallError, TimeoutError):

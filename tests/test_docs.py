@@ -139,8 +139,18 @@ def test_the_commands_of_the_configuration_page(terminal: Terminal) -> None:
             assert terminal.output.count(" = ") == 3
 
 
+@pytest.mark.consul
+def test_the_commands_of_the_routing_page(terminal: Terminal) -> None:
+    lines = commands(ROOT / "docs" / "routing.md")
+    assert len(lines) >= 5
+    for line in lines:
+        terminal.run(line)
+        if line == "meshkit routes ls":
+            assert "users 50 %, users@canary 50 %" in terminal.output
+
+
 def test_no_other_page_shows_commands_that_nobody_runs() -> None:
-    tested = {"README.md", "running.md", "config.md"}
+    tested = {"README.md", "running.md", "config.md", "routing.md"}
     generated = {"benchmarks.md"}
     for page in PAGES:
         if page.name not in tested | generated:

@@ -54,7 +54,7 @@ def warm_up(service: MeshService) -> None:
     if servicers(type(service)):
         modules.append("meshkit.server.grpc")
     if any(isinstance(each, HttpDependency) for each in dependencies(type(service))):
-        modules.append("meshkit.client.pyreqwest_transport")
+        modules.append("meshkit.client.http1")
     for module in modules:
         importlib.import_module(module)
     loop_factory()

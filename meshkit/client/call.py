@@ -53,6 +53,7 @@ class Call:
         kept: the last answer that was not good; the caller gets it if there is no better one.
         pauses: how often it waited before an attempt.
         retry_after: seconds that the last answer asked to wait.
+        most: bytes that the answer may have; any number if 0.
     """
 
     # What most calls never change.
@@ -66,6 +67,7 @@ class Call:
     kept: Answer[Any] | None = None
     pauses = 0
     retry_after = 0.0
+    most = 0
 
     def __init__(
         self,
@@ -144,12 +146,30 @@ class Call:
         url = f"http://{pick.endpoint}{self.path}{self.query}"
         self.attempts += 1
         left = max(self.started + self.timeout - now, LEAST)
-        return Request(self.method, url, headers, self.content, left)
+        peer = pick.instance.id
+        return Request(self.method, url, headers, self.content, left, peer, self.most)
 
     def exclude(self, instance_id: str) -> None:
         """Do not ask this instance for now."""
         if instance_id not in self.tried:
             self.tried += (instance_id,)
+
+    def obstacle(self) -> str | None:
+        """Return why the attempt that failed last may not be followed by another one."""
+        if self.over:
+            return ""
+        if self.plan.retry.may_retry(
+            sent=self.sent,
+            unprocessed=not self.handled,
+            idempotent=self.idempotent,
+            replayable=self.replayable,
+        ):
+            return None
+        if not self.replayable:
+            return "not repeated, as its body was a stream"
+        if not self.idempotent:
+            return f"not repeated, as {self.method} may have had an effect"
+        return f"given up after {self.counted()}"
 
     def listed(self) -> str:
         """Return what each failed attempt met with, on one line even for a hundred of them."""

@@ -273,7 +273,7 @@ class Exchange:
 
     async def _next(self, call: Call) -> Pick | Answer[Any]:
         """Return whom to try next, or the answer to be content with; raise if there is neither."""
-        why = self._obstacle(call)
+        why = call.obstacle()
         if why is not None:
             return self._give_up(call, why)
         # A first refused connection costs the servers nothing.
@@ -290,24 +290,6 @@ class Exchange:
         """Note a further attempt."""
         self._stats.retried += 1
         log.debug("%s", self._line(call, f"{reason}; trying {pick.instance.id}"))
-
-    def _obstacle(self, call: Call) -> str | None:
-        """Return why a failed attempt may not be followed by another one."""
-        if call.over:
-            return ""
-        retry = call.plan.retry
-        if retry.may_retry(
-            sent=call.sent,
-            unprocessed=not call.handled,
-            idempotent=call.idempotent,
-            replayable=call.replayable,
-        ):
-            return None
-        if not call.replayable:
-            return "not repeated, as its body was a stream"
-        if not call.idempotent:
-            return f"not repeated, as {call.method} may have had an effect"
-        return f"given up after {call.counted()}"
 
     def _another(self, call: Call) -> Pick | None:
         """Choose an instance that was not tried."""

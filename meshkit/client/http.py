@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import Any, TypedDict, TypeVar, Unpack
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from meshkit.client.call import Answer, Call
 from meshkit.client.exchange import Exchange
@@ -27,6 +28,7 @@ from meshkit.client.request import (
 )
 from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
+from meshkit.client.sse import IDLE_TIMEOUT, EventStream
 from meshkit.client.stats import CallStats
 from meshkit.client.transport import HttpTransport, RawStream
 from meshkit.context import OUTSIDE, current
@@ -43,6 +45,14 @@ USUAL_METHODS = IDEMPOTENT_METHODS | WITH_BODY
 # Of functions that only pass on a coroutine: one of their own would cost each call a little.
 Answered = Coroutine[Any, Any, Response]
 
+if TYPE_CHECKING:
+    from meshkit.client.websocket import WebSocket
+
+# Of WebSockets: how often the other side is asked whether it is there, and bytes of a message.
+PING_INTERVAL = 20.0
+MAX_MESSAGE = 16 * 1024 * 1024
+
+Pairs = list[tuple[str, str]]
 Kind = TypeVar("Kind", Response, StreamResponse)
 
 
@@ -129,11 +139,16 @@ class HttpClient:
         self.guards = guards or Guards(target.service)
         self.timeout = self._checked_timeout(timeout)
         self.stats = CallStats()
+        self._target = target
         self._transport = transport
+        target.on_change(functools.partial(transport.keep, target.service))
+        if (known := target.subscription.snapshot) is not None:
+            transport.keep(target.service, known.instances)
         self._headers = check_headers(headers)
         self._router = router or Router(target, route=policy.route, sticky=policy.sticky)
         self._plans = Plans(self.guards, policy.retry, policy.hedge)
         self._gate = Gate.of(self.guards, policy)
+        self._most = policy.max_answer or 0
         self._exchange = Exchange(target, self.guards, self.stats)
         target.probe_with("http", http_probe(transport))
 
@@ -227,6 +242,7 @@ class HttpClient:
     async def _reading(
         self, call: Call, answer: Answer[RawStream]
     ) -> AsyncGenerator[StreamResponse, None]:
+        answer.pick.answered()
         response = _respond(StreamResponse, call, answer)
         outcome = answer.outcome
         try:
@@ -238,6 +254,90 @@ class HttpClient:
             answer.done(Outcome.FAILED if response.failed else outcome)
             self.stats.failed += response.failed
             await answer.raw.aclose()
+
+    def sse(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        reconnect: bool | None = None,
+        idle_timeout: float | None = IDLE_TIMEOUT,
+        last_event_id: str = "",
+        **options: Unpack[BodyOptions],
+    ) -> EventStream:
+        """Read server-sent events: ``async with users.sse("/events") as events``.
+
+        Args:
+            url: a path, as everywhere.
+            method: GET, as browsers send; POST for what streams its answer to a question.
+            reconnect: open the stream anew, on another instance, when it ends or breaks off; yes
+                for GET, no for other methods when None.
+            idle_timeout: seconds without a byte (comments count) after which the instance is
+                taken for hung; None for no limit. ``timeout`` is for the answer to begin.
+            last_event_id: go on after this event, if the server can.
+            options: see :class:`Options` and :class:`BodyOptions`.
+
+        The block raises what :meth:`stream` does, and besides
+        :class:`~meshkit.errors.HTTPStatusError` for an answer that is not 2xx, and
+        :class:`~meshkit.errors.CallError` for one that is no event stream.
+        """
+        own = check_headers(options.get("headers"))
+
+        def opened(headers: Pairs) -> contextlib.AbstractAsyncContextManager[StreamResponse]:
+            options["headers"] = merge_headers(own, headers)
+            return self.stream(method, url, **options)
+
+        return EventStream(
+            opened,
+            self._target,
+            reconnect=method.upper() == "GET" if reconnect is None else reconnect,
+            idle_timeout=idle_timeout,
+            last_event_id=last_event_id,
+        )
+
+    def websocket(
+        self,
+        url: str,
+        *,
+        params: ParamTypes | None = None,
+        headers: HeaderTypes | None = None,
+        timeout: float | None = None,
+        subprotocols: Sequence[str] = (),
+        ping_interval: float | None = PING_INTERVAL,
+        max_size: int | None = MAX_MESSAGE,
+    ) -> WebSocket:
+        """Open a WebSocket: ``async with users.websocket("/ws") as ws``.
+
+        Args:
+            url: a path, as everywhere.
+            params: query parameters.
+            headers: sent with the handshake.
+            timeout: seconds until it is open, further instances included; the client's when None.
+            subprotocols: offered to the server, the preferred one first.
+            ping_interval: seconds between pings; a peer that answers none for as long is taken
+                for hung. None for no pings.
+            max_size: bytes of a message that is received; any number if None.
+
+        Raises:
+            MissingExtraError: the extra ``websocket`` is not installed.
+
+        The block raises :class:`~meshkit.errors.HTTPStatusError` when the service refuses.
+        """
+        from meshkit.client.websocket import WebSocket  # noqa: PLC0415 - needs an extra
+
+        path, query = encode_url(self.service, url, params)
+        pairs = merge_headers(self._headers, check_headers(headers))
+        return WebSocket(
+            self._target,
+            self._router.aim(pairs),
+            path,
+            query,
+            pairs,
+            timeout=self.timeout if timeout is None else self._checked_timeout(timeout),
+            subprotocols=subprotocols,
+            ping_interval=ping_interval,
+            max_size=max_size,
+        )
 
     def _prepare(
         self,
@@ -286,6 +386,7 @@ class HttpClient:
             plan=plan,
             idempotent=idempotent,
         )
+        call.most = self._most
         if (context := current()) is not OUTSIDE:
             call.inherit(context)
         return call

@@ -302,9 +302,9 @@ class Mesh:
 
     @functools.cached_property
     def _transport(self) -> HttpTransport:
-        from meshkit.client.pyreqwest_transport import PyreqwestTransport  # noqa: PLC0415
+        from meshkit.client.http1 import Http1Transport  # noqa: PLC0415 - on use
 
-        return PyreqwestTransport()
+        return Http1Transport()
 
     def _cache(self, registry: Registry) -> SnapshotCache | None:
         # A registry without a server can't be away.

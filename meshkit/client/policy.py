@@ -44,6 +44,8 @@ class PolicyOptions(TypedDict, total=False):
         route: the instances that may be called; ``"users@v2"`` as the service is short for a tag.
         sticky: a header, ``"x-user-id"``, or ``"cookie:session"``, of the call or of the one being
             handled: calls with one value stay together. Then the balancer is hash if None.
+        max_answer: bytes that an answer to an HTTP call may have, decompressed; any number if None.
+            Streams may have more.
     """
 
     timeout: float | None
@@ -57,6 +59,7 @@ class PolicyOptions(TypedDict, total=False):
     bulkhead: BulkheadPolicy | None
     route: Route | None
     sticky: str | None
+    max_answer: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ class CallPolicy:
     ejection: EjectionPolicy | None = None
     route: Route | None = None
     sticky: str | None = None
+    max_answer: int | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
@@ -87,6 +91,8 @@ class CallPolicy:
         if not 0 <= self.slow_start <= SLOW_START_MOST:
             most = f"{SLOW_START_MOST:g}"
             raise ConfigError(f"slow_start is {self.slow_start:g} s, not between 0 and {most}")
+        if self.max_answer is not None and self.max_answer < 1:
+            raise ConfigError(f"max_answer is {self.max_answer}; it must be at least 1 byte")
         if self.subset is not None and self.subset < 0:
             raise ConfigError(f"subset is {self.subset}; it must be at least 0 (for all)")
         if self.route is not None and not isinstance(self.route, Route):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import json
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from email.message import Message
 from http import HTTPStatus
@@ -160,14 +161,29 @@ class StreamResponse(Response):
     :class:`~meshkit.errors.CallTimeout` when its next piece takes longer than the timeout.
     """
 
-    __slots__ = ("_stream", "failed")
+    __slots__ = ("_interrupted", "_stream", "failed")
 
     def __init__(self, stream: RawStream, **about: Any) -> None:
         super().__init__(stream, **about)
         self._stream = stream
         self.failed = False  # reading did; the client reports it to the balancer
+        self._interrupted = False
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+    @property
+    def idle_timeout(self) -> float | None:
+        """Seconds until the next piece of the body has to be there; None for no limit."""
+        return None if self._stream.timeout == math.inf else self._stream.timeout
+
+    @idle_timeout.setter
+    def idle_timeout(self, seconds: float | None) -> None:
+        self._stream.timeout = math.inf if seconds is None else seconds
+
+    def interrupt(self) -> None:
+        """Break off: whoever reads gets ConnectionLost, which does not count as a failure."""
+        self._interrupted = True
+        self._stream.interrupt()
+
+    async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
         """Yield the body in pieces as they arrive, decompressed."""
         if self._content is not None:
             yield self._content
@@ -207,7 +223,7 @@ class StreamResponse(Response):
         try:
             return await self._stream.read()
         except CallError as error:
-            self.failed = True
+            self.failed = not self._interrupted
             raise type(error)(
                 f"{self.instance.service}: {self.request.method} {urlsplit(self.url).path}: "
                 f"{self.instance.id} {error}"

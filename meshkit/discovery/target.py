@@ -25,6 +25,10 @@ FAR_AFTER = 2  # attempts of one call, of the three that may have reached a serv
 NEVER = math.inf
 
 
+# Learns of each call its instance's id, how it ended, and after how many seconds.
+Observe = Callable[[str, Outcome, float], None]
+
+
 class Route(Protocol):
     """Which of a service's instances a call may go to. Equal routes share their balancers."""
 
@@ -51,20 +55,29 @@ class Pick:
         endpoint: where it listens for the transport that was asked for.
     """
 
-    __slots__ = ("_began", "_done", "_target", "endpoint", "instance")
+    __slots__ = ("_began", "_done", "_observe", "_seconds", "endpoint", "instance")
 
-    def __init__(self, target: Target, instance: Instance, endpoint: Endpoint, done: Done) -> None:
+    def __init__(
+        self, instance: Instance, endpoint: Endpoint, done: Done, observe: Observe
+    ) -> None:
         self.instance = instance
         self.endpoint = endpoint
-        self._target = target
         self._done = done
+        self._observe = observe
         self._began = perf_counter()
+        self._seconds: float | None = None
+
+    def answered(self) -> None:
+        """Say that the answer has begun: how long its body lasts says nothing of the instance."""
+        self._seconds = perf_counter() - self._began
 
     def done(self, outcome: Outcome) -> None:
         """Say how the call ended."""
-        seconds = perf_counter() - self._began
+        seconds = self._seconds
+        if seconds is None:
+            seconds = perf_counter() - self._began
         self._done(outcome, seconds)
-        self._target.observe(self.instance, outcome, seconds)
+        self._observe(self.instance.id, outcome, seconds)
 
 
 class Target:
@@ -86,6 +99,9 @@ class Target:
         subset: instances to use at most, 0 for all; None for 50 of lists of more than 100.
         ejections: who is set aside.
         where: the registry's URL, to be named when nobody is there.
+
+    Attributes:
+        ejections: who is set aside; see its ``describe()``.
     """
 
     def __init__(
@@ -104,14 +120,15 @@ class Target:
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
         self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
-        self._ejections = Ejections(service=self.service) if ejections is None else ejections
-        self._ejections.on_change(self._refresh)
-        self._prober = Prober(self._ejections)
+        self.ejections = Ejections(service=self.service) if ejections is None else ejections
+        self.ejections.on_change(self._refresh)
+        self._observe: Observe = self.ejections.observe
+        self._prober = Prober(self.ejections)
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
         if subscription.snapshot is not None:
-            self._ejections.keep(subscription.snapshot.instances)
+            self.ejections.keep(subscription.snapshot.instances)
             self._slow_start.see(subscription.snapshot.instances)
         self._stop = subscription.on_change(self._changed)
 
@@ -136,7 +153,7 @@ class Target:
         Raises:
             NoInstances: the list is known and holds nobody who is not in ``exclude``.
         """
-        if self._ejections.next_return != NEVER and not exclude and self._ejections.due():
+        if self.ejections.next_return != NEVER and not exclude and self.ejections.due():
             trial = self._trial(transport, route)
             if trial is not None:
                 return trial
@@ -156,7 +173,7 @@ class Target:
         if chosen is None:
             chosen = self._last_resort(transport, exclude, route)
         instance, done = chosen
-        return Pick(self, instance, instance.endpoints[transport], done)
+        return Pick(instance, instance.endpoints[transport], done, self._observe)
 
     async def pick(
         self,
@@ -178,24 +195,19 @@ class Target:
         return found
 
     def observe(self, instance: Instance, outcome: Outcome, seconds: float) -> None:
-        """Learn how a call ended; :meth:`Pick.done` calls it."""
-        self._ejections.observe(instance.id, outcome, seconds)
+        """Learn how a call ended, as :meth:`Pick.done` tells it."""
+        self._observe(instance.id, outcome, seconds)
 
     def probe_with(self, transport: str, probe: Probe) -> None:
         """Let this say whether an instance that was set aside may be tried again."""
         self._prober.use(transport, probe)
-
-    @property
-    def ejections(self) -> Ejections:
-        """Who is set aside; see its ``describe()``."""
-        return self._ejections
 
     def on_change(self, listener: Callable[[Sequence[Instance]], None]) -> Callable[[], None]:
         """Call ``listener`` with the instances of each new list; returns a function to stop."""
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
     def _changed(self, snapshot: Snapshot) -> None:
-        self._ejections.keep(snapshot.instances)
+        self.ejections.keep(snapshot.instances)
         self._slow_start.see(snapshot.instances)
         self._spread(snapshot)
 
@@ -225,7 +237,7 @@ class Target:
         serving: Sequence[Instance] = [each for each in snapshot.up if transport in each.endpoints]
         if route is not None:
             serving = route.select(serving)
-        shares, avoided = self.subscription.shares, self._ejections.avoided
+        shares, avoided = self.subscription.shares, self.ejections.avoided
         usable: Sequence[Instance] = (
             [each for each in serving if each.id not in avoided and shares.get(each.id, 1.0)]
             or [each for each in serving if each.id not in avoided]
@@ -251,15 +263,17 @@ class Target:
         """Return one whose pause has ended for a single call, unless it has to be probed first."""
         snapshot = self.subscription.snapshot
         up = {each.id: each for each in snapshot.up} if snapshot is not None else {}
-        for instance_id in self._ejections.waiting():
+        for instance_id in self.ejections.waiting():
             instance = up.get(instance_id)
             if instance is None:
                 continue
-            if self._ejections.to_probe(instance_id) and self._prober.begin(instance):
+            if self.ejections.to_probe(instance_id) and self._prober.begin(instance):
                 continue
-            if transport in instance.endpoints and (route is None or route.select((instance,))):
-                done = self._ejections.trial(instance_id)
-                return Pick(self, instance, instance.endpoints[transport], done)
+            # Of all who are up: a soft route selects anybody who is asked about alone.
+            if transport in instance.endpoints and (
+                route is None or instance in route.select(list(up.values()))
+            ):
+                done = self.ejections.trial(instance_id)
         return None
 
     def _elsewhere(
@@ -304,7 +318,7 @@ class Target:
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()
-        self._ejections.close()
+        self.ejections.close()
         await self._prober.aclose()
         await self.subscription.aclose()
 

@@ -20,13 +20,16 @@ async def answer(
     body: dict[str, Any],
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send one small JSON answer; a WebSocket is refused with the status instead."""
+    """Send one small JSON answer, also to those who want a WebSocket."""
+    kind = "http"
     if scope["type"] == "websocket":
+        kind = "websocket.http"
+    if kind != "http" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1013, "reason": str(body.get("detail", ""))})
         return
     content = json.dumps(body, separators=(",", ":")).encode()
     start = {
-        "type": "http.response.start",
+        "type": f"{kind}.response.start",
         "status": status,
         "headers": [
             (b"content-type", b"application/json"),
@@ -36,6 +39,5 @@ async def answer(
         ],
     }
     await send(start)
-    await send(
-        {"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""}
-    )
+    bodiless = scope.get("method") == "HEAD"
+    await send({"type": f"{kind}.response.body", "body": b"" if bodiless else content})

@@ -136,6 +136,7 @@ async def serving(name: str, *, port: int = 0) -> AsyncIterator[Running]:
     server.add(echo, [echo_pb2_grpc.add_EchoServicer_to_server], reflection=False)
     server.identify("echo", name)
     await server.start()
+    await server.show(ready=True)
     try:
         yield Running(describe(name, Endpoint(HOST, server.port)), echo, server)
     finally:

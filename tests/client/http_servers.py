@@ -14,8 +14,8 @@ from typing import Any
 
 from meshkit import identity
 from meshkit.client.http import HttpClient
+from meshkit.client.http1 import Http1Transport
 from meshkit.client.policy import CallPolicy
-from meshkit.client.pyreqwest_transport import PyreqwestTransport
 from meshkit.client.retry import RetryPolicy
 from meshkit.client.transport import Content, HttpTransport, RawResponse, Request
 from meshkit.discovery.balancing import Candidate, Done, Outcome
@@ -218,7 +218,7 @@ async def users(
             )
         target = Target(Subscription(registry, "users", None), balancer=lambda: InOrder(outcomes))
         stack.push_async_callback(target.aclose)
-        transport = transport or PyreqwestTransport()
+        transport = transport or Http1Transport()
         if retry is None:
             retry = RetryPolicy(attempts=attempts, try_timeout=None)
         stack.push_async_callback(transport.aclose)

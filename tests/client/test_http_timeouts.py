@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meshkit.client.http import HttpClient
-from meshkit.client.pyreqwest_transport import PyreqwestTransport
+from meshkit.client.http1 import Http1Transport
 from meshkit.client.transport import RawResponse, Request
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.subscription import Subscription
@@ -34,7 +34,7 @@ async def test_no_answer_in_time() -> None:
                 pytest.fail("no answer, so no block")
 
 
-class Timed(PyreqwestTransport):
+class Timed(Http1Transport):
     """The transport, with a record of how long each attempt may take."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ async def test_the_first_call_waits_for_the_list() -> None:
     async with raw_server(Server()) as endpoint:
         registry = SilentRegistry(endpoint)
         target = Target(Subscription(registry, "users", None))
-        transport = PyreqwestTransport()
+        transport = Http1Transport()
         client = HttpClient(target, transport, timeout=20)
         try:
             with pytest.raises(CallTimeout, match=r"users: GET /x: no list of instances within"):

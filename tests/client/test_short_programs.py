@@ -28,7 +28,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def test_they_end_well() -> None:
-    """The library's thread must have let go of Python by then, or Python is aborted."""
+    """No complaint of Python's about what is still open, and no abort."""
     turns = asyncio.Semaphore(AT_ONCE)
     async with raw_server(answer) as endpoint:
 

@@ -183,7 +183,7 @@ async def test_before_the_doors_open_only_health_is_answered() -> None:
     assert seen["/health/live"] == (200, {"status": "live"})
     status, body = seen["/health/ready"]
     assert (status, body["status"], body["instance"]) == (503, "starting", None)
-    assert seen["/talk"] == (403, None)
+    assert seen["/talk"] == (503, None)
     assert service.calls == 0
 
 

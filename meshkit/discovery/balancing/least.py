@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from meshkit.discovery.balancing.base import Candidate, Done, Outcome
 from meshkit.discovery.balancing.memory import Memory
+from meshkit.discovery.balancing.sampling import Table, alias_table, draw, left_by_weight
 from meshkit.model import Instance
 
 STEEPEST = 100  # a weight counts as at least the greatest one through this
@@ -54,6 +55,8 @@ class LeastOutstanding:
         self._random = random
         self._memory: Memory[Load] = Memory(lambda _: Load())
         self._loads: list[Load] = []
+        self._table: Table[Load] = []
+        self._even = True  # all have the same weight
         self._buckets: dict[int, list[Load]] = {}
         self._lowest = 0
 
@@ -73,6 +76,8 @@ class LeastOutstanding:
             bucket = self._buckets.setdefault(load.level, [])
             load.place = len(bucket)
             bucket.append(load)
+        self._table = alias_table(self._loads, [load.chance for load in self._loads])
+        self._even = all(load.chance == 1.0 for load in self._loads)
 
     def pick(self, exclude: Collection[str], key: str | None) -> tuple[Instance, Done] | None:  # noqa: ARG002 - see Balancer
         """See :class:`Balancer`."""
@@ -80,9 +85,10 @@ class LeastOutstanding:
             return self._pick_besides(exclude)
         while (bucket := self._buckets.get(self._lowest)) is None:
             self._lowest += 1
-        load = bucket[int(self._random() * len(bucket))]
-        if load.chance < 1.0 and self._random() >= load.chance:
-            load = self._draw(bucket)
+        if self._even:
+            load = bucket[int(self._random() * len(bucket))]
+        else:
+            load = self._draw(self._lowest, bucket)
         load.outstanding += 1
         self._move(load)
         return load.chosen
@@ -92,12 +98,18 @@ class LeastOutstanding:
         if not left:
             return None
         level = min(load.level for load in left)
-        load = self._draw([load for load in left if load.level == level])
+        bucket = [load for load in left if load.level == level]
+        load = left_by_weight(bucket, [each.chance for each in bucket], self._random)
         load.outstanding += 1
         self._move(load)
         return load.chosen
 
-    def _draw(self, bucket: list[Load]) -> Load:
+    def _draw(self, level: int, bucket: list[Load]) -> Load:
+        """Return one of the bucket by weight, without a table of its own."""
+        for _ in range(DRAWS):
+            load = draw(self._table, self._random)
+            if load.level == level:
+                return load
         for _ in range(DRAWS):
             load = bucket[int(self._random() * len(bucket))]
             if self._random() < load.chance:

@@ -20,8 +20,7 @@ UNKNOWN = 1e-4  # seconds: less than any real answer, so that those not known ye
 FAILURE = 5.0  # a failure counts as an answer that took so many times as long as usual,
 FAILURE_LEAST = 0.02  # seconds, at least this long
 FAILURE_MOST = 60.0  # and no longer, so that the averages of an outage stay finite
-WORST = 50.0  # times as slow as the fastest is as bad as it gets
-DECAY = 1.5  # seconds in which the bad name of one that is not called falls to a third
+DECAY = 1.5  # seconds; 20 times slower counts as 3 times after them, 600 times as 10 times
 STEP = 16  # calls at least between two looks at everybody,
 STEP_EACH = 4  # or so many for each instance
 STEP_MOST = 0.4  # of DECAY, in one step, for those who are seldom called
@@ -228,11 +227,12 @@ class PowerOfTwo:
         fastest = max(min(known, default=UNKNOWN), UNKNOWN)
         keep = math.exp(-min(passed / DECAY, STEP_MOST))
         for load in self._loads:
-            latency = load.latency
+            # One that is not known, and has not answered yet, is not the fastest.
+            latency = max(load.latency, fastest) if load.outstanding else load.latency
             if load.latency == load.looked:
                 if load.outstanding and load.waited:
                     latency += passed
                 elif latency > fastest and not load.outstanding:
                     latency = fastest * (latency / fastest) ** keep
-            load.latency = load.looked = max(min(latency, WORST * fastest), UNKNOWN)
+            load.latency = load.looked = max(latency, UNKNOWN)
             load.waited = load.outstanding > 0

@@ -6,7 +6,7 @@ import random as random_module
 from collections.abc import Callable, Collection, Sequence
 
 from meshkit.discovery.balancing.base import Candidate, Done, forget
-from meshkit.discovery.balancing.sampling import Table, alias_table, draw, left
+from meshkit.discovery.balancing.sampling import Table, alias_table, draw, left_by_weight
 from meshkit.model import Instance
 
 DRAWS = 8  # until one is found that is not excluded
@@ -40,5 +40,5 @@ class Random:
         rest = [each for each in self._candidates if each.instance.id not in exclude]
         if not rest:
             return None
-        chosen = left(rest, [each.weight for each in rest], self._random)
+        chosen = left_by_weight(rest, [each.weight for each in rest], self._random)
         return chosen.instance, forget

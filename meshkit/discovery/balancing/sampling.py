@@ -41,7 +41,9 @@ def draw(table: Table[Item], random: Callable[[], float]) -> Item:
     return one if number < cut else other
 
 
-def left(items: Sequence[Item], weights: Sequence[float], random: Callable[[], float]) -> Item:
+def left_by_weight(
+    items: Sequence[Item], weights: Sequence[float], random: Callable[[], float]
+) -> Item:
     """Return one of a few items, drawn by weight without a table."""
     number = random() * sum(weights)
     for item, weight in zip(items, weights, strict=True):

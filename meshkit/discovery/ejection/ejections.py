@@ -260,6 +260,7 @@ class Ejections:
         record.come_back(self._clock())
         if (tally := self._tallies.get(instance_id)) is not None:
             tally.row = 0
+            tally.begin()  # what it was set aside for is over
         log.info("%s: %s is called again", self._service, instance_id)
         self._changed()
 
