@@ -274,6 +274,7 @@ class Target:
                 route is None or instance in route.select(list(up.values()))
             ):
                 done = self.ejections.trial(instance_id)
+                return Pick(instance, instance.endpoints[transport], done, self._observe)
         return None
 
     def _elsewhere(

@@ -257,9 +257,9 @@ async def test_the_grpc_health_service_is_asked() -> None:
 @pytest.mark.parametrize("status", [503, 404])
 async def test_the_readiness_of_our_own_is_asked(status: int) -> None:
     from meshkit.client.probe import http_probe
-    from meshkit.client.pyreqwest_transport import PyreqwestTransport
+    from meshkit.client.http1 import Http1Transport
 
-    transport = PyreqwestTransport()
+    transport = Http1Transport()
     probe = http_probe(transport)
     name = (identity.INSTANCE, "users-a")
     answers = [http_answer(status, b"", name), http_answer(200), http_answer(200, b"", name)]
