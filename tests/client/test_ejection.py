@@ -256,8 +256,8 @@ async def test_the_grpc_health_service_is_asked() -> None:
 
 @pytest.mark.parametrize("status", [503, 404])
 async def test_the_readiness_of_our_own_is_asked(status: int) -> None:
-    from meshkit.client.probe import http_probe
     from meshkit.client.http1 import Http1Transport
+    from meshkit.client.probe import http_probe
 
     transport = Http1Transport()
     probe = http_probe(transport)
