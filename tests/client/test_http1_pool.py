@@ -13,8 +13,8 @@ import pytest
 
 from meshkit import Mesh
 from meshkit.client.http1 import Http1Transport
-from meshkit.client.http1.pool import IDLE_TIMEOUT
-from meshkit.errors import CallTimeout, ConfigError
+from meshkit.client.http1.pool import IDLE_TIMEOUT, Pool
+from meshkit.errors import CallTimeout, ConfigError, ConnectError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
 from tests.client.http_servers import (
@@ -237,3 +237,20 @@ async def test_a_loop_that_was_held_up_does_not_take_it_for_the_servers_slowness
         time.sleep(0.2)
         assert (await call).content == b"ok"
     await transport.aclose()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_connection_that_closes_before_it_is_used(*, streamed: bool) -> None:
+    async def closing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with raw_server(closing) as endpoint:
+        pool = Pool(endpoint.host, endpoint.port, 1)
+        connection = await pool.take(5)
+        await asyncio.sleep(0.1)
+        connection.start(b"POST / HTTP/1.1\r\n\r\n", bodiless=False, streamed=streamed)
+        # Surely not sent: another instance may have it, whatever the method.
+        with pytest.raises(ConnectError, match="before the request was sent"):
+            await (connection.until_head(5) if streamed else connection.until_complete(5))
+        pool.give(connection)
+        assert pool.empty

@@ -11,7 +11,14 @@ from typing import cast
 
 import httptools
 
-from meshkit.errors import AnswerTooLarge, CallError, CallTimeout, ConfigError, ConnectionLost
+from meshkit.errors import (
+    AnswerTooLarge,
+    CallError,
+    CallTimeout,
+    ConfigError,
+    ConnectError,
+    ConnectionLost,
+)
 
 # Of a stream that nobody reads: more than this stays with the sender.
 MOST_BUFFERED = 256 * 1024
@@ -210,6 +217,10 @@ class Connection(asyncio.Protocol):
             most: bytes that its body may have when it is not; any number if 0.
         """
         self._begin(bodiless=bodiless, streamed=streamed, most=most)
+        if self._closed or self._transport.is_closing():
+            # Between being made, or handed on, and being used: nobody would tell us any more.
+            self._error = ConnectError("closed the connection before the request was sent")
+            return
         self._transport.write(data)
 
     async def send_pieces(self, pieces: AsyncIterable[bytes], length: int | None) -> None:
@@ -218,6 +229,8 @@ class Connection(asyncio.Protocol):
         Raises ConfigError when it has another length than was announced; and whatever the
         source of the pieces raises.
         """
+        if self._error is not None:  # nothing was taken from the source, so another may have it
+            return
         left = length or 0
         async for piece in pieces:
             if not piece:
