@@ -116,9 +116,9 @@ def _checked(service: str, where: str, options: PolicyOptions) -> str:
     """Return the name, or raise for what would fail on first use otherwise."""
     try:
         check_service_name(parse_name(service)[0])
-        CallPolicy(**options)
-    except (ValueError, TypeError, ConfigError) as error:
-        reason = str(error).replace("CallPolicy.__init__()", "it")
+        CallPolicy.of(options)
+    except (ValueError, ConfigError) as error:
+        reason = str(error).removeprefix("CallPolicy: ")
         raise ConfigError(f"{where}({service!r}): {reason}") from None
     return service
 

@@ -370,6 +370,10 @@ class HttpClient:
         elif body is None and method in WITH_BODY:
             pairs = merge_headers([("content-length", "0")], pairs)
         seconds = self.timeout if timeout is None else self._checked_timeout(timeout)
+        if route is not None and not isinstance(route, Route):
+            raise ConfigError(
+                f"{self.service}: route= must be a Route, as in Route(tags=('v2',)), not {route!r}"
+            )
         if idempotent is None:
             idempotent = method in IDEMPOTENT_METHODS
         plan = (
@@ -392,8 +396,8 @@ class HttpClient:
         return call
 
     def _checked_timeout(self, timeout: float) -> float:
-        if not 0 < timeout < math.inf:
-            raise ConfigError(f"{self.service}: timeout must be more than 0 s, not {timeout:g}")
+        if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+            raise ConfigError(f"{self.service}: timeout must be more than 0 s, not {timeout!r}")
         return float(timeout)
 
     def __repr__(self) -> str:

@@ -61,7 +61,7 @@ class Mesh:
         ejection: when instances are set aside for failing or lagging, where a client does not say.
         zone: the own zone, whose instances are called first; the setting when ``registry`` is None.
         failover: other datacenters to call, in order, when the own one does not suffice; likewise.
-        failover_share: of a place's instances that have to be up for it to suffice; likewise.
+        failover_share: of a datacenter's instances that have to be up for it to suffice; likewise.
 
     Raises:
         RegistryUrlError: the URL is malformed or its scheme unknown.
@@ -324,7 +324,7 @@ def _configured() -> MeshSettings:
 def _aimed(service: str, options: PolicyOptions) -> tuple[str, CallPolicy]:
     """Return the service's name, and the policy with the tag that may follow the name."""
     name, tag = parse_name(service)
-    policy = CallPolicy(**options)
+    policy = CallPolicy.of(options)
     if tag is not None:
         policy = dataclasses.replace(policy, route=narrowed(policy.route, tag))
     return name, policy

@@ -114,6 +114,7 @@ class Target:
         ejections: Ejections | None = None,
         where: str = "",
     ) -> None:
+        self._closed = False
         self._where = f" in {where}" if where else ""
         self.service = subscription.service
         self.subscription = subscription
@@ -184,6 +185,8 @@ class Target:
         route: Route | None = None,
     ) -> Pick:
         """As :meth:`try_pick`, waiting up to 5 s for the first list."""
+        if self._closed:
+            raise NoInstances(f"{self.service}: not called, as the mesh is closed")
         try:
             async with asyncio.timeout(FIRST_LIST_WAIT):
                 await self.subscription.known()
@@ -316,6 +319,7 @@ class Target:
 
     async def aclose(self) -> None:
         """Stop following the service."""
+        self._closed = True
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()
