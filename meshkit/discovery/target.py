@@ -97,7 +97,9 @@ class Target:
         balancer: makes the balancer of one transport and route.
         slow_start: seconds until a new instance has its full share; 0 for at once.
         subset: instances to use at most, 0 for all; None for 50 of lists of more than 100.
-        ejections: who is set aside.
+        ejections: who is set aside; may be shared with other targets of the service, as
+            ``subscription`` may.
+        prober: asks those whether they are well, and is shared along.
         where: the registry's URL, to be named when nobody is there.
 
     Attributes:
@@ -112,6 +114,7 @@ class Target:
         slow_start: float = SLOW_START,
         subset: int | None = None,
         ejections: Ejections | None = None,
+        prober: Prober | None = None,
         where: str = "",
     ) -> None:
         self._where = f" in {where}" if where else ""
@@ -123,7 +126,7 @@ class Target:
         self.ejections = Ejections(service=self.service) if ejections is None else ejections
         self.ejections.on_change(self._refresh)
         self._observe: Observe = self.ejections.observe
-        self._prober = Prober(self.ejections)
+        self._prober = Prober(self.ejections) if prober is None else prober
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
@@ -315,7 +318,10 @@ class Target:
         return f"{self.service}: {none}{_age(snapshot)}"
 
     async def aclose(self) -> None:
-        """Stop following the service."""
+        """Stop following the service, also for targets with which that is shared.
+
+        Closing twice is safe.
+        """
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()

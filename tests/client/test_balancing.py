@@ -6,8 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from meshkit import ConfigError, Mesh, http_client
-from meshkit.discovery.balancing import Candidate, ConsistentHash, PowerOfTwo, RoundRobin
+from meshkit import ConfigError, EjectionPolicy, Mesh, http_client
+from meshkit.discovery.balancing import (
+    Candidate,
+    ConsistentHash,
+    Outcome,
+    PowerOfTwo,
+    RoundRobin,
+)
 from meshkit.discovery.target import Target
 from meshkit.model import Endpoint, Instance
 from meshkit.runtime import Runtime
@@ -64,6 +70,51 @@ async def test_clients_share_what_they_balance_alike(mesh: Mesh) -> None:
     assert mesh.target("users", subset=7) is not mesh.target("users")
     assert mesh.http("users") is not mesh.http("users", balancer="hash")
     assert mesh.http("users", balancer="hash") is mesh.http("users", balancer="hash")
+
+
+async def test_clients_that_balance_differently_share_what_they_know(mesh: Mesh) -> None:
+    """One question to the registry, and one has not to find dead what another has found so."""
+    for number in (1, 2):
+        await mesh.registry.register(users(number))
+    one, other = mesh.target("users"), mesh.target("users", balancer="round_robin")
+    assert one is not other
+    assert one.subscription is other.subscription
+    own = mesh.target("users", ejection=EjectionPolicy(failures=3))
+    assert own.subscription is one.subscription
+
+    await other.pick("http")
+    found = await one.pick("http")
+    found.done(Outcome.REFUSED)
+    left = {"users-1", "users-2"} - {found.instance.id}
+    assert set(await called(other, 10)) == left
+    assert set(await called(own, 10)) == {"users-1", "users-2"}  # it judges by itself
+
+
+async def test_one_probe_asks_for_all_clients(mesh: Mesh) -> None:
+    asked: list[str] = []
+
+    async def probe(instance: Instance, endpoint: Endpoint) -> bool:
+        asked.append(instance.id)
+        return True
+
+    for number in (1, 2):
+        await mesh.registry.register(users(number))
+    quick = EjectionPolicy(pause=0.01, longest_pause=0.01)
+    one = mesh.target("users", ejection=quick)
+    other = mesh.target("users", ejection=quick, balancer="round_robin")
+    one.probe_with("http", probe)
+    await other.pick("http")
+    found = await one.pick("http")
+    found.done(Outcome.REFUSED)
+
+    async def back() -> bool:
+        pick = other.try_pick("http")
+        assert pick is not None
+        pick.done(Outcome.OK)
+        return not other.ejections.describe()
+
+    await aeventually(back)
+    assert asked == [found.instance.id]
 
 
 async def test_a_mesh_says_for_all(mesh: Mesh) -> None:
