@@ -200,7 +200,8 @@ class HttpClient:
             raise
         finally:
             if gate is not None:
-                gate.leave(ticket, failed=failed)
+                gate.judge(ticket, failed=failed)
+                gate.leave()
         answer.done(answer.outcome)
         return _respond(Response, call, answer)
 
@@ -228,15 +229,18 @@ class HttpClient:
         try:
             try:
                 answer = await self._exchange.run(call, self._transport.stream)
+                failed = answer.raw.status_code >= 500
             except BaseException as error:
                 failed = self._exchange.failed(call, error)
                 raise
-            failed = answer.raw.status_code >= 500
+            finally:
+                if gate is not None:
+                    gate.judge(ticket, failed=failed)
             async with self._reading(call, answer) as response:
                 yield response
         finally:
             if gate is not None:
-                gate.leave(ticket, failed=failed)
+                gate.leave()
 
     @contextlib.asynccontextmanager
     async def _reading(
