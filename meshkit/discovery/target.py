@@ -130,9 +130,9 @@ class Target:
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
+        self._up: dict[str, Instance] = {}
         if subscription.snapshot is not None:
-            self.ejections.keep(subscription.snapshot.instances)
-            self._slow_start.see(subscription.snapshot.instances)
+            self._see(subscription.snapshot)
         self._stop = subscription.on_change(self._changed)
 
     def try_pick(
@@ -210,9 +210,13 @@ class Target:
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
     def _changed(self, snapshot: Snapshot) -> None:
+        self._see(snapshot)
+        self._spread(snapshot)
+
+    def _see(self, snapshot: Snapshot) -> None:
+        self._up = {each.id: each for each in snapshot.up}
         self.ejections.keep(snapshot.instances)
         self._slow_start.see(snapshot.instances)
-        self._spread(snapshot)
 
     def _refresh(self) -> None:
         if self.subscription.snapshot is not None:
@@ -264,17 +268,15 @@ class Target:
 
     def _trial(self, transport: str, route: Route | None) -> Pick | None:
         """Return one whose pause has ended for a single call, unless it has to be probed first."""
-        snapshot = self.subscription.snapshot
-        up = {each.id: each for each in snapshot.up} if snapshot is not None else {}
         for instance_id in self.ejections.waiting():
-            instance = up.get(instance_id)
+            instance = self._up.get(instance_id)
             if instance is None:
                 continue
             if self.ejections.to_probe(instance_id) and self._prober.begin(instance):
                 continue
             # Of all who are up: a soft route selects anybody who is asked about alone.
             if transport in instance.endpoints and (
-                route is None or instance in route.select(list(up.values()))
+                route is None or instance in route.select(list(self._up.values()))
             ):
                 done = self.ejections.trial(instance_id)
                 return Pick(instance, instance.endpoints[transport], done, self._observe)
