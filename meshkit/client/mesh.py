@@ -58,6 +58,12 @@ class Mesh:
         failover: other datacenters to call, in order, when the own one does not suffice; likewise.
         failover_share: of a datacenter's instances that have to be up for it to suffice; likewise.
 
+    Attributes:
+        registry: the registry.
+        timeout: see above.
+        declared: clients and stubs by their declaration in a class body, found without comparing
+            options.
+
     Raises:
         RegistryUrlError: the URL is malformed or its scheme unknown.
         ConfigError: ``failover`` with a registry that knows no datacenters, an unknown balancer.
@@ -95,6 +101,7 @@ class Mesh:
         self._channels: dict[tuple[object, ...], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
+        self.declared: dict[object, Any] = {}
         self._rules = RulesFollower(self.registry)
         self._closed = False
 

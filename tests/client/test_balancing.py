@@ -149,6 +149,14 @@ class Orders(MeshService):
     users = http_client("users")
 
 
+async def test_a_declared_client_is_the_meshs_own_and_not_made_again() -> None:
+    service = Orders()
+    for _ in range(2):  # a new mesh each time
+        settings = MeshSettings(registry=f"memory://{uuid.uuid4()}")
+        async with Runtime(service, settings=settings) as running:
+            assert service.users is service.users is running.mesh.http("users")
+
+
 async def test_the_setting_is_for_all_clients_of_a_service() -> None:
     settings = MeshSettings(registry=f"memory://{uuid.uuid4()}", balancer="least")
     async with Runtime(Orders(), settings=settings) as running:
