@@ -28,6 +28,7 @@ from report import table, write
 NAMES = (
     "startup_http",
     "cpu_http",
+    "cpu_context",
     "instances",
     "join_consul",
     "help",

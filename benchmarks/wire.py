@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from measure import BenchmarkError, now
@@ -14,6 +14,7 @@ from processes import Process
 from meshkit import Endpoint
 
 PATH = "/users/7"
+NO_HEADERS: Mapping[str, str] = {}
 POLL = 0.002
 LIMIT = 30.0
 
@@ -49,11 +50,17 @@ async def first_answer(process: Process, where: Callable[[], Endpoint], path: st
     raise BenchmarkError(f"{where()}{path} did not answer 200 within {LIMIT:.0f} s")
 
 
-async def load(endpoint: Endpoint, *, requests: int, connections: int) -> None:
+async def load(
+    endpoint: Endpoint,
+    *,
+    requests: int,
+    connections: int,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> None:
     """Make so many GET requests, one after the other on each of the kept-alive connections."""
     loop = asyncio.get_running_loop()
     clients = [
-        _Client(_request(endpoint, PATH, "keep-alive"), requests // connections)
+        _Client(_request(endpoint, PATH, "keep-alive", headers), requests // connections)
         for _ in range(connections)
     ]
     try:
@@ -120,5 +127,9 @@ class _Client(asyncio.Protocol):
             self.done.set_exception(BenchmarkError(f"the load generator failed: {reason}"))
 
 
-def _request(endpoint: Endpoint, path: str, connection: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: {connection}\r\n\r\n".encode()
+def _request(
+    endpoint: Endpoint, path: str, connection: str, headers: Mapping[str, str] = NO_HEADERS
+) -> bytes:
+    lines = {"Host": endpoint, "Connection": connection, **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"GET {path} HTTP/1.1\r\n{head}\r\n".encode()

@@ -230,9 +230,6 @@ class Runtime:
             failover_share=settings.failover_share,
         )
 
-    def _instance_id(self) -> str:
-        return self.instance.id if self.instance else ""
-
     def _new_instance(self, advertised: Advertised) -> Instance:
         endpoints = {}
         if self._http is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from operator import itemgetter
 from typing import Any
 
 from meshkit import identity, propagation
@@ -23,15 +22,10 @@ READY = "/health/ready"
 LENGTH, CHUNKED = "content-length", "transfer-encoding"
 # What is read of a request's headers; the parser has their names in lower case.
 HEADERS = {name.encode(): name for name in (identity.TARGET, LENGTH, CHUNKED, *propagation.NAMES)}
-READ = frozenset(HEADERS)
-NAME = itemgetter(0)
-NOTHING: Mapping[str, str] = {}
 
 
 def read(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
     """Return those of ``HEADERS`` that are there, several of one name joined by commas."""
-    if READ.isdisjoint(map(NAME, headers)):
-        return NOTHING  # as with most that come from outside, and faster than to look at each
     found: dict[str, str] = {}
     for name, value in headers:
         if name in HEADERS:
@@ -92,7 +86,7 @@ class MeshApp:
         if kind == "http" and (health := self._paths.get(scope["path"])):
             return health(scope, send)
         found = read(scope["headers"])
-        if identity.TARGET in found and found[identity.TARGET] != self.instance_id:
+        if found and found.get(identity.TARGET, self.instance_id) != self.instance_id:
             return self._misdirected(scope, send, found[identity.TARGET])
         if self._health.phase is Phase.STARTING:
             return self._starting(scope, send)
@@ -117,7 +111,7 @@ class MeshApp:
         if self._limiter is not None:
             came = self._limiter.acquire(came)
             if came is None:
-                return refuse(scope, call, self.instance_id)
+                return refuse(scope, call.send, self.instance_id)
             if found and is_upload(scope["method"], found):
                 self._limiter.forget()
             else:
@@ -125,8 +119,9 @@ class MeshApp:
         if came is not None:
             call.came = came
         call.observe = self.observe
-        has_body = LENGTH in found or CHUNKED in found
-        return call.run(self._with_body if has_body else self._app, receive)
+        if found and (LENGTH in found or CHUNKED in found):
+            return call.run(self._with_body, receive)
+        return call.run(self._app, receive)
 
     def _talk(
         self, context: CallContext, scope: Scope, receive: Receive, send: Send

@@ -18,7 +18,7 @@ Observe = Callable[[Scope, int, float], None]
 
 
 class HttpCall:
-    """What the application gets as its ``send``: one object for each request, one call a message.
+    """Makes what the application gets as its ``send``: one object a request, one call a message.
 
     Names the request's id with the answer, unless the application gives its own; frees the
     request's place when the answer begins, so that streams are no slow requests; and tells who
@@ -47,10 +47,18 @@ class HttpCall:
         self.status = 0
         self._send = send
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass on a part of the answer; not a coroutine itself, to save a frame."""
         if message["type"] == "http.response.start":
-            self._begin(message)
+            status = self.status = message["status"]
+            if self.limiter is not None:
+                self._leave(ok=status < 400)
+            headers = message.get("headers", ())
+            for name, _ in headers:
+                if name == REQUEST_ID:
+                    break
+            else:
+                message["headers"] = [*headers, (REQUEST_ID, self.context.request_id.encode())]
         elif not message.get("more_body"):
             self._end()
         return self._send(message)
@@ -58,22 +66,12 @@ class HttpCall:
     async def run(self, app: ASGIApp, receive: Receive) -> None:
         """Let the application answer; whatever it does, the request holds no place afterwards."""
         try:
-            await app(self.scope, receive, self)
+            await app(self.scope, receive, self.send)
         finally:
             if self.limiter is not None:
                 self._leave(ok=False)
             if self.observe is not None:
                 self._end()
-
-    def _begin(self, message: Message) -> None:
-        self.status = message["status"]
-        if self.limiter is not None:
-            self._leave(ok=self.status < 400)
-        headers = message.get("headers", ())
-        for name, _ in headers:
-            if name == REQUEST_ID:
-                return
-        message["headers"] = [*headers, (REQUEST_ID, self.context.request_id.encode())]
 
     def _leave(self, *, ok: bool) -> None:
         """Free its place; latencies are compared with those of the same endpoint."""
@@ -83,6 +81,6 @@ class HttpCall:
 
     def _end(self) -> None:
         """Tell of the end, once."""
-        observe, self.observe = self.observe, None
-        if observe is not None:
+        if self.observe is not None:
+            observe, self.observe = self.observe, None
             observe(self.scope, self.status, time.perf_counter() - self.came)

@@ -50,7 +50,7 @@ class TimedCall(HttpCall):
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire, task)
         cancelling = task.cancelling()
         try:
-            await app(self.scope, receive, self)
+            await app(self.scope, receive, self.send)
         except asyncio.CancelledError:
             if not self._expired or task.cancelling() > cancelling + 1:
                 raise  # by the server, which stops
@@ -92,4 +92,4 @@ class TimedCall(HttpCall):
     async def _give_up(self, why: str) -> None:
         # Named, so that our caller can tell it from a 504 that the application gives.
         pair = (DEADLINE, self._instance_id.encode())
-        await answer(self.scope, self, 504, {"detail": why}, [pair])
+        await answer(self.scope, self.send, 504, {"detail": why}, [pair])

@@ -54,7 +54,8 @@ class Baseline:
         usual = known.usual
         if latency > usual:
             # One stuck call among many is no overload.
-            latency = min(latency, usual * OUTLIER + GRACE)
+            if latency > (most := usual * OUTLIER + GRACE):
+                latency = most
         elif not ok:
             return
         if known.count == 0:
