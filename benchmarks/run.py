@@ -37,6 +37,7 @@ NAMES = (
     "registry_load",
     "call_http",
     "call_grpc",
+    "chain",
     "second_loop",
     "failover",
     "pick",

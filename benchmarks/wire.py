@@ -49,11 +49,11 @@ async def first_answer(process: Process, where: Callable[[], Endpoint], path: st
     raise BenchmarkError(f"{where()}{path} did not answer 200 within {LIMIT:.0f} s")
 
 
-async def load(endpoint: Endpoint, *, requests: int, connections: int) -> None:
+async def load(endpoint: Endpoint, *, requests: int, connections: int, path: str = PATH) -> None:
     """Make so many GET requests, one after the other on each of the kept-alive connections."""
     loop = asyncio.get_running_loop()
     clients = [
-        _Client(_request(endpoint, PATH, "keep-alive"), requests // connections)
+        _Client(_request(endpoint, path, "keep-alive"), requests // connections)
         for _ in range(connections)
     ]
     try:
