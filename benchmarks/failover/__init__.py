@@ -212,8 +212,8 @@ def theirs(name: str, trials: list[Trial]) -> str:
     if fault == "join":
         found = [each.joined for each in others if each.joined is not None]
         return f"others {min(found):.1f} - {max(found):.1f} s" if found else "others never"
-    found_failed = [each.failed for each in others if each.fault == fault]
-    return f"others {min(found_failed)} - {max(found_failed)} failed"
+    found_failed = [each.failed for each in others if each.fault == fault] or [0]
+    return f"others {min(found_failed)} - {max(found_failed)} failed" * bool(others)
 
 
 def cells(trial: Trial) -> tuple[str, ...]:
