@@ -74,7 +74,7 @@ async def calling(endpoints: Sequence[Endpoint]) -> AsyncIterator[tuple[Mesh, An
 
     async with open_registry("local://") as registry, Mesh(registry) as mesh:
         leases = [await registry.register(instance(each)) for each in endpoints]
-        stub = mesh.grpc(users_pb2_grpc.UsersStub, SERVICE, timeout=TIMEOUT)  # type: ignore[arg-type]
+        stub = mesh.grpc(users_pb2_grpc.UsersStub, SERVICE, timeout=TIMEOUT)
         renewing = asyncio.create_task(renew(registry, leases))
         yield mesh, stub
         renewing.cancel()

@@ -10,8 +10,9 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
-Case = Callable[[], Awaitable[float]]
+T = TypeVar("T")
 
 
 class BenchmarkError(Exception):
@@ -64,12 +65,14 @@ def compare(
     return Result(name=name, limit=limit, values=ratios, note=note)
 
 
-async def alternate(rounds: int, *cases: Case, warm_up: int = 1) -> list[list[float]]:
+async def alternate(
+    rounds: int, *cases: Callable[[], Awaitable[T]], warm_up: int = 1
+) -> list[list[T]]:
     """Run the cases in turn (A B A B ...); return each case's values, in the order of rounds.
 
     The first ``warm_up`` rounds fill caches (bytecode, pages) and are not counted.
     """
-    values: list[list[float]] = [[] for _ in cases]
+    values: list[list[T]] = [[] for _ in cases]
     for number in range(-warm_up, rounds):
         for case, found in zip(cases, values, strict=True):
             value = await case()

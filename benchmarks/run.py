@@ -38,6 +38,7 @@ NAMES = (
     "registry_load",
     "call_http",
     "call_grpc",
+    "chain",
     "second_loop",
     "failover",
     "pick",

@@ -55,12 +55,13 @@ async def load(
     *,
     requests: int,
     connections: int,
+    path: str = PATH,
     headers: Mapping[str, str] = NO_HEADERS,
 ) -> None:
     """Make so many GET requests, one after the other on each of the kept-alive connections."""
     loop = asyncio.get_running_loop()
     clients = [
-        _Client(_request(endpoint, PATH, "keep-alive", headers), requests // connections)
+        _Client(_request(endpoint, path, "keep-alive", headers), requests // connections)
         for _ in range(connections)
     ]
     try:

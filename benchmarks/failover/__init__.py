@@ -7,17 +7,21 @@ from its start to its first call, as a multiple of the time until it said itself
 All systems take turns within a round. A hand-written client that asks Consul before each call,
 and gRPC's own round_robin over a fixed list, stand beside meshkit on the embedded registry and on
 Consul.
+
+FAILOVER="hang, gRPC" runs only what has both in its name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import engines
 from measure import BenchmarkError, Result, now
@@ -35,6 +39,7 @@ HUNG = 5  # calls that an instance may take along when it hangs, and they can't 
 # The time of one try, and what a busy machine adds.
 SLOWEST = 0.45
 JOIN = 1.25
+NUMBERS = re.compile(r"\b[0-9a-f]*\d[0-9a-f]*\b")  # so that errors of one kind are alike
 COLUMNS = ("system", "fault", "failed", "last failure, s after", "slowest answered, ms", "join, s")
 
 
@@ -46,6 +51,7 @@ class Trial:
     idempotent: bool
     fault: str
     failed: int
+    errors: Sequence[str]
     last_failure: float | None
     slowest: float
     joined: float | None
@@ -58,9 +64,23 @@ async def run(rounds: int) -> list[Result]:
         for fault in FAULTS:
             async with engines.running("local") as local, engines.running("consul") as consul:
                 for system in systems(local, consul):
-                    trials.append(await trial(system, fault))
-                    print(f"  {'  '.join(cells(trials[-1]))}", flush=True)
+                    if wanted(system, fault):
+                        trials.append(await trial(system, fault))
+                        show(trials[-1])
     return judged(trials)
+
+
+def wanted(system: System, fault: str) -> bool:
+    """Whether this trial is among those that were asked for."""
+    words = os.environ.get("FAILOVER", "").split(",")
+    return all(word.strip() in f"{fault}, {system.name}" for word in words)
+
+
+def show(done: Trial) -> None:
+    print(f"  {'  '.join(cells(done))}", flush=True)
+    kinds = collections.Counter(NUMBERS.sub("N", error) for error in done.errors)
+    for kind, count in kinds.items():
+        print(f"    {count} x {kind}", flush=True)
 
 
 async def trial(system: System, fault: str) -> Trial:
@@ -136,6 +156,7 @@ def summary(
         system.idempotent,
         fault,
         len(failures),
+        [each.error for each in calls if each.error],
         max(failures) - began if failures else None,
         max((each.seconds for each in calls if not each.error), default=0.0),
         joined,
@@ -170,13 +191,18 @@ def judged(trials: list[Trial]) -> list[Result]:
         row("hang", 0, (each.failed for each in of("hang", safe)), "failed"),
         row("hang_slowest", SLOWEST, (each.slowest for each in of("hang", safe)), "s"),
         row("hang_not_idempotent", HUNG, (e.failed for e in of("hang", unsafe)), "failed"),
-        row("join", JOIN, [statistics.median(ratios(ours))], "x"),
+        row("join", JOIN, ratios(ours), "x"),
     ]
+    results = [each for each in results if each.values]
+    if not results:
+        raise BenchmarkError("FAILOVER names no trial of ours")
     return [dataclasses.replace(results[0], page=page(trials)), *results[1:]]
 
 
 def ratios(trials: list[Trial]) -> list[float]:
-    return [float("inf") if each.join_ratio is None else each.join_ratio for each in trials]
+    """Return the median alone: a start takes as long as a busy machine makes it."""
+    found = [float("inf") if each.join_ratio is None else each.join_ratio for each in trials]
+    return [statistics.median(found)] if found else []
 
 
 def theirs(name: str, trials: list[Trial]) -> str:
@@ -186,8 +212,8 @@ def theirs(name: str, trials: list[Trial]) -> str:
     if fault == "join":
         found = [each.joined for each in others if each.joined is not None]
         return f"others {min(found):.1f} - {max(found):.1f} s" if found else "others never"
-    found_failed = [each.failed for each in others if each.fault == fault]
-    return f"others {min(found_failed)} - {max(found_failed)} failed"
+    found_failed = [each.failed for each in others if each.fault == fault] or [0]
+    return f"others {min(found_failed)} - {max(found_failed)} failed" * bool(others)
 
 
 def cells(trial: Trial) -> tuple[str, ...]:

@@ -295,8 +295,12 @@ class Exchange:
 
     def _another(self, call: Call) -> Pick | None:
         """Choose an instance that was not tried."""
+        exclude = call.tried
+        if call.kept is not None and call.kept.outcome is SHED:
+            # Who was too busy is alive, and says when to ask again. Who is set aside may hang.
+            exclude = (*exclude, *self._target.ejections.avoided)
         try:
-            return call.picker.try_pick(TRANSPORT, call.tried)
+            return call.picker.try_pick(TRANSPORT, exclude)
         except NoInstances:
             return None
 

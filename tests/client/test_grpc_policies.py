@@ -152,11 +152,12 @@ async def test_a_call_that_was_shed_goes_elsewhere_at_once(
     assert ids(ours) == [("a", "shed"), ("b", "ok")]
 
 
-async def test_a_call_that_all_shed_has_the_servers_answer(first: Running) -> None:
+async def test_a_call_that_all_shed_waits_and_then_has_the_servers_answer(first: Running) -> None:
     async with calling(first.instance) as ours:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ours.stub.Say(say(f"abort RESOURCE_EXHAUSTED {identity.SHED}=echo-a"))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len(first.echo.texts) == RetryPolicy().attempts
 
 
 # The budget.

@@ -10,6 +10,7 @@ import pytest
 from meshkit import identity
 from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.balancing import Outcome
+from meshkit.discovery.ejection import EjectionPolicy
 from meshkit.errors import ConnectionLost, NoInstances
 from tests.client.http_servers import (
     Received,
@@ -166,6 +167,20 @@ async def test_a_shed_call_waits_as_long_as_it_was_told_when_nobody_else_is_ther
         answer = await ours.client.post("/x", content=b"body")
         assert (answer.text, answer.attempts) == ("ok", 2)
         assert time.monotonic() - began >= 1
+
+
+async def test_a_shed_call_waits_rather_than_go_to_one_that_is_set_aside() -> None:
+    failing = Server(http_answer(500))
+    shed = http_answer(503, b"", (identity.SHED, "users-b"), ("retry-after", "1"))
+    busy = in_turn(shed, http_answer(200, b"ok"))
+    async with raw_server(failing) as first, raw_server(busy) as second:
+        async with users(first, second) as ours:
+            for _ in range(EjectionPolicy().failures):
+                assert (await ours.client.post("/x")).status_code == 500
+            asked = len(failing.received)
+            assert (await ours.client.post("/x")).text == "ok"
+            assert ours.outcomes[-2:] == [("users-b", Outcome.SHED), ("users-b", Outcome.OK)]
+    assert len(failing.received) == asked
 
 
 async def test_nobody_waits_in_vain() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -16,8 +17,10 @@ from meshkit.registry import Registry, open_registry
 from meshkit.testing.registry_contract import Opener, RegistryContract
 from meshkit.testing.registry_fixtures import open_files
 from meshkit.testing.watched import Watched
+from tests.faults.proxy import Proxy
 from tests.servers import Consul
 from tests.servers.fixtures import MakeConsul
+from tests.support.waiting import aeventually
 
 pytestmark = pytest.mark.consul
 
@@ -147,6 +150,31 @@ async def test_thirty_watches_where_ten_connections_are_allowed(
     ]
     assert len(warnings) == 1
     assert "raise limits.http_max_conns_per_client" in warnings[0]
+
+
+async def test_a_dead_consul_behind_a_balancer_is_not_taken_for_a_crowded_one(
+    make_consul: MakeConsul, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What stands before it takes connections, and closes them at once without an answer."""
+    consul = make_consul()
+    async with Proxy(consul.address) as proxy, open_registry(f"consul://{proxy.address}") as reads:
+        names = [f"service-{n}" for n in range(3)]
+        subscriptions = [Subscription(reads, name, cache=None) for name in names]
+        for each in subscriptions:
+            await each.known()
+        consul.kill()
+
+        async def known_as(*, lost: bool) -> bool:
+            return all((each.error is not None) is lost for each in subscriptions)
+
+        await aeventually(functools.partial(known_as, lost=True))
+        with pytest.raises(RegistryUnavailable, match="closed the connection"):
+            await reads.services()
+        consul.start()
+        await aeventually(functools.partial(known_as, lost=False), within=40)
+        for each in subscriptions:
+            await each.aclose()
+    assert "refuses connections" not in caplog.text
 
 
 async def test_a_lost_agent_ends_all_shared_watches_and_they_begin_anew(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # not to repeat by itself what never left: that is worth more than the name.
 PREVIOUS = "x-meshkit-previous-attempts"
 
+SHED = Outcome.SHED  # looking up members of an enum is slow before Python 3.12
+
 log = logging.getLogger("meshkit.client")
 
 
@@ -121,8 +123,12 @@ class Attempts(Search):
 
     def _advance(self) -> None:
         """Begin the next attempt; if that takes waiting, begin to wait."""
+        exclude = self._tried
+        if self._outcome is SHED:
+            # Who was too busy is alive, and says when to ask again. Who is set aside may hang.
+            exclude = (*exclude, *self._channel.target.ejections.avoided)
         try:
-            pick = self._picker.try_pick(TRANSPORT, self._tried)
+            pick = self._picker.try_pick(TRANSPORT, exclude)
         except NoInstances as error:
             self._nobody_left(error)
             return
@@ -137,6 +143,10 @@ class Attempts(Search):
         elif self._verdict is not None and self._verdict.next is Next.IF_IDEMPOTENT:
             self._tried = ()
             self._pause(self.plan.retry.pause(self._pauses))
+        elif self._outcome is SHED and self._pauses < self.plan.retry.attempts - 1:
+            assert self._verdict is not None
+            self._tried = ()
+            self._pause(self.plan.retry.pause(self._pauses, self._verdict.pushback or 0.0))
         else:
             if self._paid:
                 self.plan.guards.budget.give_back()

@@ -78,7 +78,7 @@ class Connection:
         self._keep_alive = True
 
     @classmethod
-    async def open(cls, address: Address, context: ssl.SSLContext | None) -> Self:
+    async def connect(cls, address: Address, context: ssl.SSLContext | None) -> Self:
         """Connect. Raises OSError, which ssl's errors and :class:`NotConnected` are too."""
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
@@ -91,9 +91,14 @@ class Connection:
         return cls(*streams)
 
     @property
+    def open(self) -> bool:
+        """Whether neither side has closed it, as far as we know."""
+        return not self._reader.at_eof() and not self._writer.is_closing()
+
+    @property
     def reusable(self) -> bool:
         """Whether another request may be sent, as far as we know."""
-        return self._keep_alive and not self._reader.at_eof() and not self._writer.is_closing()
+        return self._keep_alive and self.open
 
     async def exchange(self, request: bytes) -> Response:
         """Send a request and read its answer.
@@ -148,6 +153,11 @@ class Pool:
         self._busy: set[Connection] = set()
         self.closed = False
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that the peer keeps open."""
+        return any(each.open for each in (*self._idle, *self._busy))
+
     async def send(self, request: bytes, *, repeat: bool) -> Response:
         """Send a request over a connection that was kept, or a new one.
 
@@ -156,7 +166,7 @@ class Pool:
             repeat: send it again when a kept connection breaks: the server may just be closing
                 what was idle, which says nothing about the server.
 
-        Raises as :meth:`Connection.open` and :meth:`Connection.exchange`. Cancelling closes the
+        Raises as :meth:`Connection.connect` and :meth:`Connection.exchange`. Cancelling closes the
         connection.
         """
         while self._idle:
@@ -170,7 +180,7 @@ class Pool:
                 if not repeat or self.closed:
                     raise
         context = self._context() if self._context else None
-        made = await Connection.open(self._address, context)
+        made = await Connection.connect(self._address, context)
         if self.closed:
             made.close()
             raise Closed("the pool was closed meanwhile")

@@ -75,7 +75,8 @@ class Transport:
     def __init__(self, options: ConsulOptions) -> None:
         self.options = options
         self.address = options.address
-        self.crowded = False  # whether Consul has refused a connection as one too many
+        # Whether Consul has refused a connection as one too many, while others were in order.
+        self.crowded = False
         context = options.certificates.context if options.certificates else None
         self._reads = Pool(self.address, context)
         self._writes = Pool(self.address, context)
@@ -128,6 +129,10 @@ class Transport:
         await self._reads.aclose()
         await self._writes.aclose()
 
+    @property
+    def _connected(self) -> bool:
+        return self._reads.connected or self._writes.connected
+
     async def _send(self, pool: Pool, request: Request, *, limit: float, repeat: bool) -> Answer:
         if pool.closed:
             raise failures.closed(self.address)
@@ -141,7 +146,10 @@ class Transport:
             if pool.closed:
                 raise failures.closed(self.address) from None
             lasted = time.monotonic() - started
-            self.crowded = self.crowded or failures.is_refusal(error, lasted=lasted)
+            # What stands before a Consul that is down (a load balancer, a container's port) closes
+            # new connections just so, but the old ones too.
+            if failures.is_refusal(error, lasted=lasted) and self._connected:
+                self.crowded = True
             raise failures.from_exchange(error, self.address, lasted=lasted) from None
         return Answer(
             response.status,
