@@ -1,11 +1,13 @@
 """An HTTP call by name, against a bare call with the same library to a fixed address.
 
 Ours has everything on that it has by default: it picks one of the instances, counts, has a
-deadline that it sends along, a retry budget and a second attempt in store. The bare call is
-pyreqwest with a timeout, whose answer is read as a whole; both ask the same service.
+deadline that it sends along, a retry budget and a second attempt in store. The bare call is the
+transport under it, used alone: one request to one address with a timeout, status, headers and
+body read, nothing else. Both ask the same service, and neither decodes the JSON.
 
 call_http_cpu_N: CPU of this process per call, all of its threads, with N calls in flight.
 call_http_p50: the median time of a call, one at a time.
+call_http_cpu_N_LIBRARY: the same CPU against what one would use otherwise; without a limit.
 call_http_httpx: seconds per call at 32 in flight, ours against httpx's, asking the least that
 answers, an ASGI application without a framework. call_http_fastapi: the same end to end, ours
 asking a meshkit service and httpx the same routes on plain FastAPI, as people run it today.
@@ -22,6 +24,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
+import aiohttp
+import httpx
 from measure import Result, alternate, compare
 from processes import meshkit, running, uvicorn
 from pyreqwest.client import ClientBuilder
@@ -29,6 +33,8 @@ from watcher import Watcher
 from wire import PATH, first_answer, free_port
 
 from meshkit import Endpoint, Mesh
+from meshkit.client.http1 import Http1Transport
+from meshkit.client.transport import Request
 
 ROUNDS = 25
 CALLS = 1600
@@ -51,6 +57,7 @@ async def run(rounds: int) -> list[Result]:
             await first_answer(raw, lambda: least)
             return [
                 *await against_the_library(service, rounds),
+                *await against_others(service, max(rounds // 3, 3)),
                 *await against_httpx(least, plain, max(rounds // 5, 3)),
             ]
 
@@ -66,6 +73,19 @@ async def against_the_library(service: Endpoint, rounds: int) -> list[Result]:
         pair = [functools.partial(p50, call) for call in (ours, theirs)]
         mine, base = await alternate(rounds, *pair, warm_up=2)
         return [*results, compare("call_http_p50", mine, base, limit=1.05, unit="us")]
+
+
+async def against_others(service: Endpoint, rounds: int) -> list[Result]:
+    """Compare with bare calls of the libraries that people have."""
+    results = []
+    for name, client in (("pyreqwest", pyreqwest), ("aiohttp", aiohttp_client)):
+        async with by_name("local://") as ours, client(service) as theirs:
+            for flight in (1, 32):
+                pair = [functools.partial(cpu, call, flight) for call in (ours, theirs)]
+                mine, base = await alternate(rounds, *pair)
+                row = f"call_http_cpu_{flight}_{name}"
+                results.append(compare(row, mine, base, limit=None, unit="us"))
+    return results
 
 
 async def against_httpx(least: Endpoint, plain: Endpoint, rounds: int) -> list[Result]:
@@ -95,6 +115,16 @@ async def by_name(registry: str) -> AsyncIterator[Call]:
 @contextlib.asynccontextmanager
 async def bare(endpoint: Endpoint) -> AsyncIterator[Call]:
     url = f"http://{endpoint}{PATH}"
+    transport = Http1Transport()
+    try:
+        yield lambda: transport.send(Request("GET", url, (), None, TIMEOUT))
+    finally:
+        await transport.aclose()
+
+
+@contextlib.asynccontextmanager
+async def pyreqwest(endpoint: Endpoint) -> AsyncIterator[Call]:
+    url = f"http://{endpoint}{PATH}"
     builder = ClientBuilder().http1_only().no_proxy().timeout(timedelta(seconds=TIMEOUT))
     async with builder.build() as client:
 
@@ -106,9 +136,20 @@ async def bare(endpoint: Endpoint) -> AsyncIterator[Call]:
 
 
 @contextlib.asynccontextmanager
-async def httpx_client(endpoint: Endpoint) -> AsyncIterator[Call]:
-    import httpx  # noqa: PLC0415
+async def aiohttp_client(endpoint: Endpoint) -> AsyncIterator[Call]:
+    url = f"http://{endpoint}{PATH}"
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    async with aiohttp.ClientSession(timeout=timeout) as client:
 
+        async def call() -> bytes:
+            async with client.get(url) as answer:
+                return await answer.read()
+
+        yield call
+
+
+@contextlib.asynccontextmanager
+async def httpx_client(endpoint: Endpoint) -> AsyncIterator[Call]:
     url = f"http://{endpoint}{PATH}"
     async with httpx.AsyncClient(timeout=TIMEOUT) as client:
         yield lambda: client.get(url)

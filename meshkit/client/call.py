@@ -137,16 +137,16 @@ class Call:
 
     def request(self, pick: Pick, now: float) -> Request:
         """Return the request of the next attempt, which begins now."""
-        headers = self.headers
+        peer = pick.instance.id
+        headers = self.headers.copy()
         if identity.proves_identity(pick.instance.metadata):
             # Only then: an engine may know an instance by an id that it does not have itself.
-            headers = [*headers, (identity.TARGET, pick.instance.id)]
+            headers.append((identity.TARGET, peer))
         if self.deadline is not None:
-            headers = [*headers, (DEADLINE, format_deadline(self.deadline - now))]
+            headers.append((DEADLINE, format_deadline(self.deadline - now)))
         url = f"http://{pick.endpoint}{self.path}{self.query}"
         self.attempts += 1
         left = max(self.started + self.timeout - now, LEAST)
-        peer = pick.instance.id
         return Request(self.method, url, headers, self.content, left, peer, self.most)
 
     def exclude(self, instance_id: str) -> None:

@@ -99,6 +99,8 @@ def encode_body(
     Raises:
         ConfigError: more than one is given, or one is of a type that can't be sent.
     """
+    if value is None and content is None and data is None:
+        return None, None
     if (value is not None) + (content is not None) + (data is not None) > 1:
         raise ConfigError("give only one of json=, content= and data=: a request has one body")
     if value is not None:

@@ -14,6 +14,7 @@ from meshkit.errors import WrongInstance
 from meshkit.model import Instance
 from meshkit.propagation import DEADLINE
 
+OK = Outcome.OK  # looking up members of an enum is slow before Python 3.12
 MISDIRECTED = 421
 UNAVAILABLE = 503
 GATEWAY_TIMEOUT = 504
@@ -21,9 +22,10 @@ GATEWAY_TIMEOUT = 504
 
 def judge(instance: Instance, raw: RawResponse | RawStream) -> Outcome:
     """Return what an answer says of the instance that was asked."""
-    if identify(instance, raw) is not None:
-        return Outcome.WRONG
     headers = raw.headers
+    # Who answers is nearly always who was asked: the look that settles it comes first.
+    if headers.get(identity.INSTANCE) != instance.id and identify(instance, raw) is not None:
+        return Outcome.WRONG
     # A gateway may pass on the marks of whom it called; only its own are about it. One that
     # leaves may shed too; that the call was not handled matters more, and it is told again.
     if raw.status_code == UNAVAILABLE and instance.id in headers.get_list(identity.SHED):
@@ -32,7 +34,7 @@ def judge(instance: Instance, raw: RawResponse | RawStream) -> Outcome:
     if leaving is not None and leaving == headers.get(identity.INSTANCE):
         return Outcome.DRAINING
     if raw.status_code < 500:
-        return Outcome.OK
+        return OK
     # It ended the call itself, a moment before its caller would have. A handler's own 504 is an
     # answer like any other, and so is one that a gateway passes on.
     if raw.status_code == GATEWAY_TIMEOUT and instance.id in headers.get_list(DEADLINE):
