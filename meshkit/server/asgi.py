@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from meshkit import identity, propagation
@@ -13,6 +13,8 @@ from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
 from meshkit.server.http_call import HttpCall, naming
 from meshkit.server.shedding.http import ARRIVED
+
+Page = Callable[[Scope, Send], Awaitable[None]]
 
 LIVE = "/health/live"
 READY = "/health/ready"
@@ -34,6 +36,7 @@ class MeshApp:
         health: answered on two paths of ours.
         describe: what a readiness answer says beside the checks.
         baggage: keys of baggage that travel on.
+        pages: further paths that are answered here, never shed or counted.
     """
 
     def __init__(
@@ -43,12 +46,13 @@ class MeshApp:
         describe: Callable[[], dict[str, Any]],
         *,
         baggage: Collection[str] = (),
+        pages: Mapping[str, Page] | None = None,
     ) -> None:
         self._app = app
         self._health = health
         self._describe = describe
         self._baggage = frozenset(baggage)
-        self._paths = {LIVE: self._live, READY: self._ready}
+        self._paths: dict[str, Page] = {LIVE: self._live, READY: self._ready, **(pages or {})}
         self.instance_id = ""
         self.headers = DefaultHeaders()
         self.lifespan_error: Exception | None = None
@@ -58,8 +62,8 @@ class MeshApp:
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
         self.headers.refresh()
-        if scope["type"] == "http" and (health := self._paths.get(scope["path"])):
-            return health(scope, send)
+        if scope["type"] == "http" and (page := self._paths.get(scope["path"])):
+            return page(scope, send)
         found: dict[str, str] = {}
         for name, value in scope["headers"]:
             if name in HEADERS:
@@ -87,6 +91,11 @@ class MeshApp:
             context.deadline -= time.perf_counter() - arrived  # a busy loop takes its time
         left = context.deadline - time.monotonic()
         return HttpCall(context, send, self.instance_id).within(left, self._app, scope, receive)
+
+    @property
+    def paths(self) -> Collection[str]:
+        """What is answered here."""
+        return self._paths.keys()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""

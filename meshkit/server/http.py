@@ -16,8 +16,8 @@ from uvicorn.lifespan.on import LifespanOn
 
 from meshkit import identity
 from meshkit.errors import MissingExtraError, StartError
-from meshkit.server.access_log import HttpAccessLog
-from meshkit.server.asgi import LIVE, READY, MeshApp
+from meshkit.server.access_log import Ended, HttpAccessLog
+from meshkit.server.asgi import MeshApp
 from meshkit.server.backlog import Backlog
 from meshkit.server.http_protocol import BoundedProtocol
 
@@ -89,9 +89,13 @@ class HttpServer(uvicorn.Server):
         routes: Iterable[object],
         *,
         access_log: bool = False,
+        ended: Ended | None = None,
     ) -> None:
+        told: Any = app
+        if access_log or ended is not None:
+            told = HttpAccessLog(app, app.paths, lines=access_log, ended=ended)
         config = uvicorn.Config(
-            cast("Any", HttpAccessLog(app, quiet=(LIVE, READY)) if access_log else app),
+            told,
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
@@ -118,6 +122,11 @@ class HttpServer(uvicorn.Server):
     def calls(self) -> int:
         """How many requests have come so far."""
         return self.server_state.total_requests
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being handled, those for our own pages included."""
+        return len(self.server_state.tasks)
 
     def identify(self, service: str, instance_id: str) -> None:
         """Name ourselves on every answer from now on, and refuse what is meant for others."""

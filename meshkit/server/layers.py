@@ -11,11 +11,16 @@ from meshkit.server.shedding.http import Shedding
 from meshkit.settings import MeshSettings
 
 
-def http_layers(app: ASGIApp, settings: MeshSettings, instance_id: Callable[[], str]) -> ASGIApp:
+def http_layers(
+    app: ASGIApp,
+    settings: MeshSettings,
+    instance_id: Callable[[], str],
+    limiter: Limiter | None,
+) -> ASGIApp:
     """Return the application behind its limits; a layer that is off is not there."""
     if settings.max_body:
         app = BodyLimit(app, settings.max_body)
-    if limiter := new_limiter(settings):
+    if limiter is not None:
         app = Shedding(app, limiter, instance_id)
     return app
 
