@@ -89,7 +89,7 @@ def entry(
 
 
 # Told of each request that ended: its scope, its status as in ``Entry``, how long it took.
-Ended = Callable[[Scope, "int | str", float], None]
+Ended = Callable[[Scope, int | str, float], None]
 
 
 class HttpAccessLog:
