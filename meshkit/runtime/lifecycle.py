@@ -26,7 +26,7 @@ from meshkit.runtime.signals import StopSignals
 from meshkit.server.asgi import MeshApp
 from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
-from meshkit.server.layers import http_layers, new_limiter
+from meshkit.server.shedding.settings import new_limiter
 from meshkit.service import MeshService, health_checks, serves_http, servicers
 from meshkit.settings import MeshSettings, load_settings
 from meshkit.telemetry.state import Sources
@@ -174,22 +174,18 @@ class Runtime:
         if has_http:
             from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
 
-            limiter = seen.limit("http", new_limiter(settings))
             app = MeshApp(
-                http_layers(service.app, settings, self._instance_id, limiter),
+                service.app,
                 self.health,
                 self.describe,
                 baggage=settings.baggage,
+                limiter=seen.limit("http", new_limiter(settings)),
+                max_body=settings.max_body,
                 pages=seen.pages,
             )
-            self._http = HttpServer(
-                app,
-                bind(settings.host, settings.port),
-                service.app.routes,
-                access_log=settings.access_log,
-                ended=seen.http.ended if seen.http is not None else None,
-            )
-            seen.serves_http(self._http)
+            sock = bind(settings.host, settings.port)
+            self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
+            seen.serves_http(self._http, app)
             warn_of_shadows(service.app.routes, app.paths)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC

@@ -61,8 +61,10 @@ class Observation:
             self._sources.limiters[transport] = limiter
         return limiter
 
-    def serves_http(self, server: HttpServer) -> None:
-        """Show what this server is asked."""
+    def serves_http(self, server: HttpServer, app: MeshApp) -> None:
+        """Show what this server is asked, and count it."""
+        if self.http is not None:
+            app.observe = self.http.ended
         # Whoever reads it on this port is a request as well.
         own = 1 if self.pages else 0
         self._sources.http = self.http

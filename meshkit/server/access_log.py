@@ -88,38 +88,23 @@ def entry(
     return Entry(method, path, status, taken, sent, call.request_id, peer, agent, left)
 
 
-# Told of each request that ended: its scope, its status as in ``Entry``, how long it took.
-Ended = Callable[[Scope, int | str, float], None]
-
-
 class HttpAccessLog:
     """Writes a line for each HTTP request when its answer is complete, or given up.
 
     Args:
         app: what is behind.
         quiet: paths without a line, those that are asked every few seconds.
-        lines: False to write none, and only tell ``ended``.
-        ended: also called then; metrics count there.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        quiet: Collection[str],
-        *,
-        lines: bool = True,
-        ended: Ended | None = None,
-    ) -> None:
+    def __init__(self, app: ASGIApp, quiet: Collection[str]) -> None:
         self._app = app
         self._quiet = frozenset(quiet)
-        self._lines = lines
-        self._ended = ended
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """See the class."""
         if scope["type"] == "lifespan" or scope["path"] in self._quiet:
             return self._app(scope, receive, send)
-        return self._logged(Exchange(scope, send, self._lines, self._ended), receive)
+        return self._logged(Exchange(scope, send), receive)
 
     async def _logged(self, exchange: Exchange, receive: Receive) -> None:
         try:
@@ -132,23 +117,10 @@ class HttpAccessLog:
 class Exchange:
     """One request and its answer, as far as the line has to know them."""
 
-    __slots__ = (
-        "_began",
-        "_call",
-        "_deadline",
-        "_ended",
-        "_lines",
-        "_send",
-        "_sent",
-        "_status",
-        "open",
-        "scope",
-    )
+    __slots__ = ("_began", "_call", "_deadline", "_send", "_sent", "_status", "open", "scope")
 
-    def __init__(self, scope: Scope, send: Send, lines: bool, ended: Ended | None) -> None:  # noqa: FBT001
+    def __init__(self, scope: Scope, send: Send) -> None:
         self.scope = scope
-        self._lines = lines
-        self._ended = ended
         self.open = True
         self._send = send
         self._began = time.perf_counter()
@@ -174,14 +146,8 @@ class Exchange:
         return self._send(message)
 
     def end(self) -> None:
-        """Tell that it has ended, and write the line."""
+        """Write the line."""
         self.open = False
-        if self._ended is not None:
-            self._ended(self.scope, self._status, time.perf_counter() - self._began)
-        if self._lines:
-            self._write()
-
-    def _write(self) -> None:
         scope = self.scope
         client = scope.get("client")
         agent = b""

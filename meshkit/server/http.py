@@ -16,7 +16,7 @@ from uvicorn.lifespan.on import LifespanOn
 
 from meshkit import identity
 from meshkit.errors import MissingExtraError, StartError
-from meshkit.server.access_log import Ended, HttpAccessLog
+from meshkit.server.access_log import HttpAccessLog
 from meshkit.server.asgi import MeshApp
 from meshkit.server.backlog import Backlog
 from meshkit.server.http_protocol import BoundedProtocol
@@ -89,13 +89,9 @@ class HttpServer(uvicorn.Server):
         routes: Iterable[object],
         *,
         access_log: bool = False,
-        ended: Ended | None = None,
     ) -> None:
-        told: Any = app
-        if access_log or ended is not None:
-            told = HttpAccessLog(app, app.paths, lines=access_log, ended=ended)
         config = uvicorn.Config(
-            told,
+            cast("Any", HttpAccessLog(app, app.paths) if access_log else app),
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),

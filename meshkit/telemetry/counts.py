@@ -8,9 +8,10 @@ from typing import Any
 # Upper bounds in seconds, the classic ones of Prometheus' clients with one finer.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 METHODS = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "WEBSOCKET"}
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )
 OTHER_METHOD = "OTHER"  # anybody may send any word
+ABORTED = "aborted"  # the status of a request without an answer
 NO_ROUTE = "(none)"  # no route of the application: not found, refused before it, or mounted
 
 
@@ -50,26 +51,20 @@ class HttpCounts:
     def __init__(self) -> None:
         self.series: dict[tuple[str, str], Series] = {}
 
-    def ended(self, scope: Any, status: int | str, seconds: float) -> None:
-        """Count a request; see :data:`meshkit.server.access_log.Ended`."""
-        try:
-            key = (scope["method"], scope["route"].path)
-        except (KeyError, AttributeError):
-            key = (scope.get("method", "WEBSOCKET"), _template(scope))
+    def ended(self, scope: Any, status: int, seconds: float) -> None:
+        """Count a request; see :data:`meshkit.server.http_call.Observe`."""
+        route = scope.get("route")
+        key = (scope["method"], NO_ROUTE if route is None else getattr(route, "path", NO_ROUTE))
         series = self.series.get(key)
         if series is None:
             series = self._begin(key)
-        series.add(status, seconds)
+        series.add(status or ABORTED, seconds)
 
     def _begin(self, key: tuple[str, str]) -> Series:
         method, route = key
         if method not in METHODS:
             key = (OTHER_METHOD, route)
         return self.series.setdefault(key, Series())
-
-
-def _template(scope: Any) -> str:
-    return getattr(scope.get("route"), "path", None) or NO_ROUTE
 
 
 class GrpcCounts:
