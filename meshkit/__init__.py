@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from meshkit.client.breaker import BreakerPolicy
     from meshkit.client.bulkhead import BulkheadPolicy
     from meshkit.client.declared import grpc_client, http_client
+    from meshkit.client.explanation import Explanation
     from meshkit.client.hedge import HedgePolicy
     from meshkit.client.http import HttpClient
     from meshkit.client.httpx_transport import MeshTransport
@@ -83,6 +84,7 @@ __all__ = [
     "ConnectionLost",
     "EjectionPolicy",
     "Endpoint",
+    "Explanation",
     "HTTPStatusError",
     "HedgePolicy",
     "HttpClient",
@@ -131,6 +133,7 @@ _HOME = {
     "meshkit.client.breaker": "BreakerPolicy",
     "meshkit.client.bulkhead": "BulkheadPolicy",
     "meshkit.client.declared": "grpc_client http_client",
+    "meshkit.client.explanation": "Explanation",
     "meshkit.client.hedge": "HedgePolicy",
     "meshkit.client.http": "HttpClient",
     "meshkit.client.httpx_transport": "MeshTransport",

@@ -80,6 +80,15 @@ class MeshSettings(BaseSettings):
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: json off a tty")
     access_log: bool = Field(False, description="log every request, HTTP and gRPC")
+    metrics: Literal["auto", "on", "off"] = Field(
+        "auto", description="serve /metrics to Prometheus; auto: when its library is installed"
+    )
+    metrics_port: Port | None = Field(
+        None, description="port of its own for /metrics and /debug/mesh; unset: the HTTP port"
+    )
+    debug_endpoint: bool | None = Field(
+        None, description="serve /debug/mesh; unset: in development only"
+    )
     self_probe: Literal["require", "warn", "off"] = Field(
         "require", description="call ourselves by the advertised address before registering"
     )

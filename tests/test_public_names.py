@@ -12,7 +12,8 @@ import meshkit
 NAMES = """
 AnswerTooLarge Balancer BindError BreakerOpen BreakerPolicy BulkheadFull BulkheadPolicy
 CallContext CallError CallTimeout Candidate ConfigError ConnectError ConnectionLost
-EjectionPolicy Endpoint HTTPStatusError HedgePolicy HttpClient Instance LeaseLost LiveConfig
+EjectionPolicy Endpoint Explanation HTTPStatusError HedgePolicy HttpClient Instance LeaseLost
+LiveConfig
 Mesh MeshError MeshService MeshSettings MeshTransport MissingExtraError NoInstances Outcome
 RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response RetryPolicy Route
 Runtime ServiceInfo Snapshot StartError Status WebSocketClosed WrongInstance context deadline_in

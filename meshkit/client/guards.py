@@ -31,6 +31,16 @@ class Guards:
         self._breakers: dict[BreakerPolicy, Breaker] = {}
         self._bulkheads: dict[BulkheadPolicy, Bulkhead] = {}
 
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Those that clients have asked for so far."""
+        return tuple(self._breakers.values())
+
+    @property
+    def bulkheads(self) -> tuple[Bulkhead, ...]:
+        """Those that clients have asked for so far."""
+        return tuple(self._bulkheads.values())
+
     def breaker(self, policy: BreakerPolicy) -> Breaker:
         """Return the breaker with this policy."""
         if policy not in self._breakers:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from meshkit.client.call import Answer, Call
 from meshkit.client.exchange import Exchange
+from meshkit.client.explanation import Explanation, explain
 from meshkit.client.gate import Gate
 from meshkit.client.guards import Guards
 from meshkit.client.headers import HeaderTypes, check_headers, merge_headers
@@ -74,7 +75,11 @@ class HttpClient(Verbs):
     Attributes:
         stats: counters since the client was made.
         guards: the retry budget, breakers and bulkheads of the service.
+        target: the service, as discovery sees it.
+        router: aims the calls.
     """
+
+    transport = "http"
 
     def __init__(
         self,
@@ -92,13 +97,13 @@ class HttpClient(Verbs):
         self.guards = guards or Guards(target.service)
         self.timeout = self._checked_timeout(timeout)
         self.stats = CallStats()
-        self._target = target
+        self.target = target
         self._transport = transport
         target.on_change(functools.partial(transport.keep, target.service))
         if (known := target.subscription.snapshot) is not None:
             transport.keep(target.service, known.instances)
         self._headers = check_headers(headers)
-        self._router = router or Router(target, route=policy.route, sticky=policy.sticky)
+        self.router = router or Router(target, route=policy.route, sticky=policy.sticky)
         self._plans = Plans(self.guards, policy.retry, policy.hedge)
         self._gate = Gate.of(self.guards, policy)
         self._most = policy.max_answer or 0
@@ -218,11 +223,18 @@ class HttpClient(Verbs):
 
         return EventStream(
             opened,
-            self._target,
+            self.target,
             reconnect=method.upper() == "GET" if reconnect is None else reconnect,
             idle_timeout=idle_timeout,
             last_event_id=last_event_id,
         )
+
+    def explain(self) -> Explanation:
+        """Return what calls go by now: the instances, who is aside and why, the budget.
+
+        ``print(users.explain())`` shows it as a table; ``to_dict()`` is for JSON.
+        """
+        return explain([self])
 
     def websocket(
         self,
@@ -257,8 +269,8 @@ class HttpClient(Verbs):
         path, query = encode_url(self.service, url, params)
         pairs = merge_headers(self._headers, check_headers(headers))
         return WebSocket(
-            self._target,
-            self._router.aim(pairs),
+            self.target,
+            self.router.aim(pairs),
             path,
             query,
             pairs,
@@ -315,7 +327,7 @@ class HttpClient(Verbs):
             pairs,
             body,
             timeout=seconds,
-            picker=self._router.aim(pairs, key, route),
+            picker=self.router.aim(pairs, key, route),
             plan=plan,
             idempotent=idempotent,
         )

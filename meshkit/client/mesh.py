@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from meshkit.client.explanation import Explanation, explain
 from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
@@ -226,6 +227,26 @@ class Mesh:
                 slow_start=slow_start,
                 subset=subset,
             )
+
+    def explain(self, service: str) -> Explanation:
+        """Return what calls to ``service`` go by now, over all of its clients together.
+
+        See :meth:`HttpClient.explain`.
+
+        Raises:
+            ConfigError: nobody has asked for a client of it.
+        """
+        asked = [each for each in self._clients() if each.service == service]
+        if not asked:
+            raise ConfigError(f"{service}: nothing to explain, as no client of it was asked for")
+        return explain(asked)
+
+    def explain_all(self) -> list[Explanation]:
+        """Explain each service that clients were asked for, by name."""
+        return [self.explain(name) for name in sorted({each.service for each in self._clients()})]
+
+    def _clients(self) -> list[HttpClient | MeshChannel]:
+        return [*self._http.values(), *self._channels.values()]
 
     def _router(self, target: Target, policy: CallPolicy) -> Router:
         return Router(target, self._rules, route=policy.route, sticky=policy.sticky)

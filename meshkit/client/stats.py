@@ -26,6 +26,16 @@ class CallStats:
     won: int = 0
     failures: dict[str, int] = dataclasses.field(default_factory=dict)
 
+    def add(self, other: CallStats) -> None:
+        """Add what another client has counted."""
+        self.calls += other.calls
+        self.failed += other.failed
+        self.retried += other.retried
+        self.hedged += other.hedged
+        self.won += other.won
+        for failure, count in tuple(other.failures.items()):
+            self.failures[failure] = self.failures.get(failure, 0) + count
+
     def note(self, failure: str) -> None:
         """Count a failed attempt."""
         self.failures[failure] = self.failures.get(failure, 0) + 1

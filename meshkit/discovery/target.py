@@ -104,6 +104,7 @@ class Target:
 
     Attributes:
         ejections: who is set aside; see its ``describe()``.
+        where: the registry's URL.
     """
 
     def __init__(
@@ -118,11 +119,12 @@ class Target:
         where: str = "",
     ) -> None:
         self._closed = False
-        self._where = f" in {where}" if where else ""
+        self.where = where
         self.service = subscription.service
         self.subscription = subscription
         self._new_balancer = balancer
         self._balancers: dict[tuple[str, Route | None], Balancer] = {}
+        self._candidates: dict[tuple[str, Route | None], list[Candidate]] = {}
         self._default: dict[str, Balancer] = {}  # those without a route, found a little faster
         self.ejections = Ejections(service=self.service) if ejections is None else ejections
         self.ejections.on_change(self._refresh)
@@ -212,6 +214,22 @@ class Target:
         """Call ``listener`` with the instances of each new list; returns a function to stop."""
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
+    @property
+    def lists(self) -> tuple[tuple[str, Route | None], ...]:
+        """The transport and route of each list that calls were picked from."""
+        return tuple(self._balancers)
+
+    def balanced(
+        self, transport: str, route: Route | None = None
+    ) -> tuple[Balancer, Sequence[Candidate]] | None:
+        """Return the balancer of a transport and route, and what it chooses from now.
+
+        None when no list is known yet.
+        """
+        key = (transport, route)
+        balancer = self._balancers.get(key) or self._add_balancer(transport, route)
+        return None if balancer is None else (balancer, self._candidates[key])
+
     def _changed(self, snapshot: Snapshot) -> None:
         self._see(snapshot)
         self._spread(snapshot)
@@ -234,7 +252,8 @@ class Target:
         if snapshot is None:
             return None
         if len(self._balancers) >= ROUTES:
-            del self._balancers[next(each for each in self._balancers if each[1] is not None)]
+            oldest = next(each for each in self._balancers if each[1] is not None)
+            del self._balancers[oldest], self._candidates[oldest]
         balancer = self._balancers[transport, route] = self._new_balancer()
         if route is None:
             self._default[transport] = balancer
@@ -258,12 +277,11 @@ class Target:
         factors, again = self._slow_start.factors(usable)
         if again is not None and self._ramp is None:
             self._ramp = asyncio.get_running_loop().call_later(again, self._ramp_up)
-        balancer.update(
-            [
-                Candidate(each, each.weight * factor * (shares.get(each.id) or 1.0))
-                for each, factor in zip(usable, factors, strict=True)
-            ]
-        )
+        candidates = self._candidates[transport, route] = [
+            Candidate(each, each.weight * factor * (shares.get(each.id) or 1.0))
+            for each, factor in zip(usable, factors, strict=True)
+        ]
+        balancer.update(candidates)
 
     def _ramp_up(self) -> None:
         self._ramp = None
@@ -318,7 +336,8 @@ class Target:
             return f"{self.service}: no instance left to try of {fitting}{_age(snapshot)}"
         listed = len(snapshot.instances)
         if not listed:
-            return f"{self.service}: no instance is registered{self._where}{_age(snapshot)}"
+            where = f" in {self.where}" if self.where else ""
+            return f"{self.service}: no instance is registered{where}{_age(snapshot)}"
         none = f"none of {listed} instances is up and serves {transport}"
         return f"{self.service}: {none}{_age(snapshot)}"
 

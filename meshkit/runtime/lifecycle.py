@@ -6,10 +6,11 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from meshkit.client.explanation import Explanation
 from meshkit.client.mesh import Mesh
 from meshkit.errors import ConfigError, StartError
 from meshkit.model import Endpoint, Instance
@@ -18,15 +19,17 @@ from meshkit.runtime.advertise import Advertised, advertised_host
 from meshkit.runtime.configuration import Configuration
 from meshkit.runtime.hooks import run_hook, within
 from meshkit.runtime.identity import new_instance
+from meshkit.runtime.observation import Observation
 from meshkit.runtime.probe import probe
 from meshkit.runtime.registration import Registration
 from meshkit.runtime.signals import StopSignals
-from meshkit.server.asgi import LIVE, READY, MeshApp
+from meshkit.server.asgi import MeshApp
 from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
 from meshkit.server.shedding.settings import new_limiter
 from meshkit.service import MeshService, health_checks, serves_http, servicers
 from meshkit.settings import MeshSettings, load_settings
+from meshkit.telemetry.state import Sources
 
 if TYPE_CHECKING:
     from meshkit.server.grpc import GrpcServer
@@ -87,6 +90,7 @@ class Runtime:
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | GrpcThread | None = None
         self._thread: GrpcThread | None = None  # the same, if gRPC has a loop of its own
+        self._observation: Observation | None = None
         self._hooks_ran = False  # on_stop undoes what on_start has finished
         self._stopping: asyncio.Task[None] | None = None
 
@@ -165,7 +169,9 @@ class Runtime:
 
     def _bind(self) -> None:
         settings, service = self.settings, self.service
-        if serves_http(service):
+        has_http = serves_http(service)
+        seen = self._observe(service.app.routes if has_http else ())
+        if has_http:
             from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
 
             app = MeshApp(
@@ -173,12 +179,14 @@ class Runtime:
                 self.health,
                 self.describe,
                 baggage=settings.baggage,
-                limiter=new_limiter(settings),
+                limiter=seen.limit("http", new_limiter(settings)),
                 max_body=settings.max_body,
+                pages=seen.pages,
             )
             sock = bind(settings.host, settings.port)
             self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
-            warn_of_shadows(service.app.routes)
+            seen.serves_http(self._http, app)
+            warn_of_shadows(service.app.routes, app.paths)
         if adders := servicers(type(service)):
             from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
 
@@ -187,10 +195,12 @@ class Runtime:
                 settings.host,
                 settings.grpc_port,
                 baggage=settings.baggage,
-                limiter=new_limiter(settings),
+                limiter=seen.limit("grpc", new_limiter(settings)),
                 max_message=settings.max_body,
                 access_log=settings.access_log,
+                watcher=seen.grpc,
             )
+            seen.serves_grpc()
             if settings.grpc_thread:
                 from meshkit.server.grpc_thread import GrpcThread  # noqa: PLC0415 - few have one
 
@@ -199,7 +209,27 @@ class Runtime:
                 self._grpc = make()
             self._grpc.add(service, adders, reflection=settings.env == "development")
 
+    def _observe(self, routes: Iterable[Any]) -> Observation:
+        """Prepare what is shown of the service, so that a missing library fails first."""
+        sources = Sources(
+            instance=lambda: self.instance,
+            registry=lambda: self.registry_url,
+            registration=lambda: self.registration,
+            ready=lambda: self.health.ready,
+            mesh=lambda: self._mesh,
+            elsewhere=self._explain_elsewhere if self.settings.grpc_thread else None,
+        )
+        taken = {getattr(route, "path", "") for route in routes}
+        self._observation = Observation(self.settings, sources, taken)
+        self._observation.bind(self.health, self.describe)
+        return self._observation
+
+    async def _explain_elsewhere(self) -> list[Explanation]:
+        return [] if self._thread is None else await self._thread.explain()
+
     async def _serve(self) -> None:
+        if self._observation is not None:
+            await self._observation.start()
         if self._http is not None:
             await self._http.start()
         if self._grpc is not None:
@@ -337,6 +367,8 @@ class Runtime:
         if self._http is not None and self._http.started:
             await within(limit, self._http.lifespan.end(), "the application's lifespan")
         await self.health.aclose()
+        if self._observation is not None:
+            await self._observation.aclose()
         await self._close_clients()
 
     async def _close_clients(self) -> None:
@@ -397,8 +429,8 @@ class Runtime:
         await self.stop()
 
 
-def warn_of_shadows(routes: Iterable[Any]) -> None:
-    """Say which of the application's routes our health answers hide."""
+def warn_of_shadows(routes: Iterable[Any], ours: Collection[str]) -> None:
+    """Say which of the application's routes our own pages hide."""
     for route in routes:
-        if getattr(route, "path", None) in (LIVE, READY):
+        if getattr(route, "path", None) in ours:
             log.warning("the application's route %s is hidden by meshkit's own", route.path)

@@ -28,11 +28,24 @@ async def answer(
         await send({"type": "websocket.close", "code": 1013, "reason": str(body.get("detail", ""))})
         return
     content = json.dumps(body, separators=(",", ":")).encode()
+    pairs = [(b"content-type", b"application/json"), *headers]
+    await answer_with(scope, send, status, content, pairs, kind=kind)
+
+
+async def answer_with(
+    scope: Scope,
+    send: Send,
+    status: int,
+    content: bytes,
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    kind: str = "http",
+) -> None:
+    """Send one small answer of any content type, which is among the headers."""
     start = {
         "type": f"{kind}.response.start",
         "status": status,
         "headers": [
-            (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             (b"cache-control", b"no-store"),
             *headers,

@@ -17,6 +17,8 @@ from meshkit.server.shedding import Limiter
 from meshkit.server.shedding.http import ARRIVED, is_upload, refuse
 from meshkit.server.timed_call import TimedCall
 
+Page = Callable[[Scope, Send], Awaitable[None]]
+
 LIVE = "/health/live"
 READY = "/health/ready"
 LENGTH, CHUNKED = "content-length", "transfer-encoding"
@@ -50,9 +52,10 @@ class MeshApp:
         baggage: keys of baggage that travel on.
         limiter: how many requests at once are let in; None for no limit.
         max_body: bytes of a request's body; 0 for no limit.
+        pages: further paths that are answered here, never shed or counted.
 
     Attributes:
-        observe: told of the end of each request that the application handled.
+        observe: told of the end of each request that is handled or shed.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class MeshApp:
         baggage: Collection[str] = (),
         limiter: Limiter | None = None,
         max_body: int = 0,
+        pages: Mapping[str, Page] | None = None,
     ) -> None:
         self._app = app
         self._with_body = BodyLimit(app, max_body) if max_body else app
@@ -71,7 +75,7 @@ class MeshApp:
         self._health = health
         self._describe = describe
         self._baggage = frozenset(baggage)
-        self._paths = {LIVE: self._live, READY: self._ready}
+        self._paths: dict[str, Page] = {LIVE: self._live, READY: self._ready, **(pages or {})}
         self.instance_id = ""
         self.headers = DefaultHeaders()
         self.lifespan_error: Exception | None = None
@@ -83,8 +87,8 @@ class MeshApp:
         if kind == "lifespan":
             return self._lifespan(scope, receive, send)
         self.headers.refresh()
-        if kind == "http" and (health := self._paths.get(scope["path"])):
-            return health(scope, send)
+        if kind == "http" and (page := self._paths.get(scope["path"])):
+            return page(scope, send)
         found = read(scope["headers"])
         if found and found.get(identity.TARGET, self.instance_id) != self.instance_id:
             return self._misdirected(scope, send, found[identity.TARGET])
@@ -108,6 +112,9 @@ class MeshApp:
         """Let a request in, if there is room, and let the application answer it."""
         scope = call.scope
         came: float | None = scope.get(ARRIVED)
+        if self.observe is not None:
+            call.observe = self.observe
+            call.came = time.perf_counter() if came is None else came
         if self._limiter is not None:
             came = self._limiter.acquire(came)
             if came is None:
@@ -118,7 +125,6 @@ class MeshApp:
                 call.limiter = self._limiter
         if came is not None:
             call.came = came
-        call.observe = self.observe
         if found and (LENGTH in found or CHUNKED in found):
             return call.run(self._with_body, receive)
         return call.run(self._app, receive)
@@ -133,6 +139,11 @@ class MeshApp:
                 return refuse(scope, send, self.instance_id)
             self._limiter.forget()
         return self._app(scope, receive, send)
+
+    @property
+    def paths(self) -> Collection[str]:
+        """What is answered here."""
+        return self._paths.keys()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""

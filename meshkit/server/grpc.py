@@ -15,7 +15,7 @@ from meshkit import identity
 from meshkit.errors import BindError
 from meshkit.model import Endpoint
 from meshkit.server.bind import bind, bind_message
-from meshkit.server.grpc_access_log import GrpcAccessLog
+from meshkit.server.grpc_access_log import GrpcAccessLog, Watcher
 from meshkit.server.grpc_identity import IdentityInterceptor
 from meshkit.server.shedding import Limiter
 from meshkit.server.shedding.grpc import SheddingInterceptor
@@ -45,6 +45,7 @@ class GrpcServer:
         limiter: how many calls at once are let in; None for all.
         max_message: bytes of a request message; 0 for any size.
         access_log: whether each call is logged.
+        watcher: told of each call.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class GrpcServer:
         limiter: Limiter | None = None,
         max_message: int = 0,
         access_log: bool = False,
+        watcher: Watcher | None = None,
     ) -> None:
         self._identity = IdentityInterceptor(baggage)
         interceptors: list[grpc.aio.ServerInterceptor] = [self._identity]
-        if access_log:
-            interceptors.append(GrpcAccessLog())
+        if access_log or watcher is not None:
+            interceptors.append(GrpcAccessLog(lines=access_log, watcher=watcher))
         if limiter is not None:
             interceptors.append(SheddingInterceptor(limiter, lambda: self._identity.instance_id))
         options = (*OPTIONS, ("grpc.max_receive_message_length", max_message or -1))

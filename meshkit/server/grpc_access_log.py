@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import unquote
 
 import grpc
@@ -19,15 +20,34 @@ if TYPE_CHECKING:
 Behavior = Callable[[Any, Any], Any]
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 QUIET = ("/grpc.health.",)
+NewLine = Callable[[Any, Any], "Line"]  # of a serializer and a context
+
+
+class Watcher(Protocol):
+    """What is told of each call; metrics count there."""
+
+    def began(self) -> None:
+        """A call begins."""
+        ...
+
+    def ended(self, path: str, status: str, seconds: float) -> None:
+        """A call has ended."""
+        ...
 
 
 class GrpcAccessLog(grpc.aio.ServerInterceptor):
     """Writes a line for each call when its handler ends, however it ends.
 
     It stands behind the interceptor that gives each call its context.
+
+    Args:
+        lines: False to write none, and only tell the watcher.
+        watcher: told of each call too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lines: bool = True, watcher: Watcher | None = None) -> None:
+        self._lines = lines
+        self._watcher = watcher
         self._wrapped: dict[str, tuple[object, Handler]] = {}
 
     async def intercept_service(
@@ -42,23 +62,46 @@ class GrpcAccessLog(grpc.aio.ServerInterceptor):
             return handler
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, logged(method, handler))
+            new = functools.partial(Line, method, self._lines, self._watcher)
+            known = self._wrapped[method] = (handler, logged(new, handler))
         return known[1]
 
 
 class Line:
     """One call, as far as its line has to know it."""
 
-    __slots__ = ("_began", "_context", "_deadline", "_path", "_peer", "_serialize", "sent")
+    __slots__ = (
+        "_began",
+        "_context",
+        "_deadline",
+        "_lines",
+        "_path",
+        "_peer",
+        "_serialize",
+        "_watcher",
+        "sent",
+    )
 
-    def __init__(self, path: str, serialize: Any, context: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        lines: bool,  # noqa: FBT001 - made by a partial
+        watcher: Watcher | None,
+        serialize: Any,
+        context: Any,
+    ) -> None:
         self._path = path
+        self._lines = lines
+        self._watcher = watcher
         self._serialize = serialize
         self._context = context
         self._began = time.perf_counter()
         self._deadline = context.call.deadline
-        self._peer = unquote(context.peer())  # not known any more once a call is cancelled
+        # Not known any more once a call is cancelled.
+        self._peer = unquote(context.peer()) if lines else ""
         self.sent = 0
+        if watcher is not None:
+            watcher.began()
 
     def serialize(self, message: Any) -> Any:
         """Return a message's bytes, counted; gRPC takes them as they are."""
@@ -72,11 +115,18 @@ class Line:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        status = self._status(error)
+        if self._watcher is not None:
+            self._watcher.ended(self._path, status, time.perf_counter() - self._began)
+        if self._lines:
+            self._write(status)
+
+    def _write(self, status: str) -> None:
         context = self._context
         found = entry(
             method="GRPC",
             path=self._path,
-            status=self._status(error),
+            status=status,
             began=self._began,
             sent=self.sent,
             call=context.call,
@@ -125,7 +175,7 @@ class ThreadContext:
         return self._context.abort(code, details, trailing_metadata)
 
 
-def logged(path: str, handler: Handler) -> Handler:
+def logged(new: NewLine, handler: Handler) -> Handler:
     """Return a handler of the same kind that writes lines."""
     for kind in KINDS:
         behavior = getattr(handler, kind)
@@ -133,9 +183,9 @@ def logged(path: str, handler: Handler) -> Handler:
             serializer = handler.response_serializer
             if kind.endswith("_stream") and not _yields(behavior):
                 # It writes to the context, which has to serialize: those bytes are not counted.
-                wrapped = _wrap(path, behavior, None)
+                wrapped = _wrap(new, behavior, None)
             else:
-                wrapped, serializer = _wrap(path, behavior, serializer or bytes), None
+                wrapped, serializer = _wrap(new, behavior, serializer or bytes), None
             make = getattr(grpc, f"{kind}_rpc_method_handler")
             made: Handler = make(wrapped, handler.request_deserializer, serializer)
             return made
@@ -146,12 +196,12 @@ def _yields(behavior: Behavior) -> bool:
     return inspect.isasyncgenfunction(behavior) or inspect.isgeneratorfunction(behavior)
 
 
-def _wrap(path: str, behavior: Behavior, serializer: Any) -> Behavior:
+def _wrap(new: NewLine, behavior: Behavior, serializer: Any) -> Behavior:
     """Wrap a handler of any of the four forms, async or not, without changing its form."""
     if inspect.isasyncgenfunction(behavior):
 
         async def async_generator(request: Any, context: Any) -> AsyncIterator[Any]:
-            with Line(path, serializer, context) as line:
+            with new(serializer, context) as line:
                 async for response in behavior(request, context):
                     yield line.serialize(response)
 
@@ -159,7 +209,7 @@ def _wrap(path: str, behavior: Behavior, serializer: Any) -> Behavior:
     if inspect.iscoroutinefunction(behavior):
 
         async def coroutine(request: Any, context: Any) -> Any:
-            with Line(path, serializer, context) as line:
+            with new(serializer, context) as line:
                 return line.serialize(await behavior(request, context))
 
         return coroutine
@@ -167,7 +217,7 @@ def _wrap(path: str, behavior: Behavior, serializer: Any) -> Behavior:
 
         def generator(request: Any, context: Any) -> Iterator[Any]:
             context = ThreadContext(context)
-            with Line(path, serializer, context) as line:
+            with new(serializer, context) as line:
                 for response in behavior(request, context):
                     yield line.serialize(response)
 
@@ -175,7 +225,7 @@ def _wrap(path: str, behavior: Behavior, serializer: Any) -> Behavior:
 
     def function(request: Any, context: Any) -> Any:
         context = ThreadContext(context)
-        with Line(path, serializer, context) as line:
+        with new(serializer, context) as line:
             return line.serialize(behavior(request, context))
 
     return function

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from meshkit.client.explanation import Explanation
 from meshkit.client.mesh import Mesh
 from meshkit.server.grpc import Add, GrpcServer
 from meshkit.service import MeshService
@@ -93,6 +94,17 @@ class GrpcThread:
         self._clients = await self.do(made)
         self._service = service
         service.lend(self._clients, self.ident)
+
+    async def explain(self) -> list[Explanation]:
+        """Explain what this loop's clients go by."""
+        if self._clients is None:
+            return []
+        clients = self._clients
+
+        async def explained() -> list[Explanation]:
+            return clients.explain_all()
+
+        return await self.do(explained)
 
     async def do(self, make: Callable[[], Awaitable[T]]) -> T:
         """Await in the thread's loop what ``make`` returns there."""

@@ -17,7 +17,7 @@ from uvicorn.lifespan.on import LifespanOn
 from meshkit import identity
 from meshkit.errors import MissingExtraError, StartError
 from meshkit.server.access_log import HttpAccessLog
-from meshkit.server.asgi import LIVE, READY, MeshApp
+from meshkit.server.asgi import MeshApp
 from meshkit.server.backlog import Backlog
 from meshkit.server.http_protocol import BoundedProtocol
 
@@ -91,7 +91,7 @@ class HttpServer(uvicorn.Server):
         access_log: bool = False,
     ) -> None:
         config = uvicorn.Config(
-            cast("Any", HttpAccessLog(app, quiet=(LIVE, READY)) if access_log else app),
+            cast("Any", HttpAccessLog(app, app.paths) if access_log else app),
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
@@ -118,6 +118,11 @@ class HttpServer(uvicorn.Server):
     def calls(self) -> int:
         """How many requests have come so far."""
         return self.server_state.total_requests
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being handled, those for our own pages included."""
+        return len(self.server_state.tasks)
 
     def identify(self, service: str, instance_id: str) -> None:
         """Name ourselves on every answer from now on, and refuse what is meant for others."""

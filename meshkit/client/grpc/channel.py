@@ -14,6 +14,7 @@ import grpc.aio
 
 from meshkit.client.breaker import BreakerPolicy
 from meshkit.client.bulkhead import BulkheadPolicy
+from meshkit.client.explanation import Explanation, explain
 from meshkit.client.grpc.attempts import Attempts
 from meshkit.client.grpc.callables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from meshkit.client.grpc.errors import RpcFailure
@@ -66,7 +67,10 @@ class MeshChannel(grpc.aio.Channel):
     Attributes:
         service: the name it is registered under.
         stats: counters since the channel was made.
+        guards: the retry budget, breakers and bulkheads of the service.
     """
+
+    transport = TRANSPORT
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class MeshChannel(grpc.aio.Channel):
         self.router = router or Router(target)
         self.timeout = float(timeout)
         guards = Guards(self.service) if guards is None else guards
+        self.guards = guards
         self.plan = Plan(guards, retry or RetryPolicy(), hedge, breaker, bulkhead)
         self._deposit = guards.budget.deposit
         self.stats = CallStats()
@@ -150,6 +155,10 @@ class MeshChannel(grpc.aio.Channel):
         """See grpc.aio.Channel."""
         codecs = request_serializer, response_deserializer
         return StreamStream(self, method, *codecs, known=bool(_registered_method))
+
+    def explain(self) -> Explanation:
+        """Return what calls go by now; see :meth:`HttpClient.explain`."""
+        return explain([self])
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: ARG002
         """Tell what discovery knows: READY when somebody can be called.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from meshkit.model import Instance
 
@@ -59,6 +59,27 @@ class Balancer(Protocol):
             key: what the call is about (a user, a cart), for balancers that keep calls with one
                 key together; None when the caller gave none.
         """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Known:
+    """What a balancer knows of an instance.
+
+    Attributes:
+        outstanding: calls that have not ended; None when it does not count them.
+        latency: seconds that it expects an answer to take; None when it can't tell.
+    """
+
+    outstanding: int | None = None
+    latency: float | None = None
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A balancer that says what it goes by; those that remember nothing need not."""
+
+    def describe(self) -> Mapping[str, Known]:
+        """Return what is known of each instance that it chooses from, by id."""
 
 
 def forget(outcome: Outcome, seconds: float) -> None:

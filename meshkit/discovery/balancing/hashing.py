@@ -9,7 +9,7 @@ import random as random_module
 import zlib
 from collections.abc import Callable, Collection, Sequence
 
-from meshkit.discovery.balancing.base import Candidate, Done, Outcome
+from meshkit.discovery.balancing.base import Candidate, Done, Known, Outcome
 from meshkit.discovery.balancing.memory import Memory
 from meshkit.discovery.balancing.sampling import Table, alias_table, draw
 from meshkit.model import Instance
@@ -80,6 +80,10 @@ class ConsistentHash:
         self._points = [each_point for each_point, _ in ring]
         self._owners = [self._loads[number] for _, number in ring]
         self._table = alias_table(self._loads, weights)
+
+    def describe(self) -> dict[str, Known]:
+        """See :class:`Describing`."""
+        return {load.chosen[0].id: Known(load.outstanding) for load in self._loads}
 
     def pick(self, exclude: Collection[str], key: str | None) -> tuple[Instance, Done] | None:
         """See :class:`Balancer`."""

@@ -6,7 +6,7 @@ import math
 import random as random_module
 from collections.abc import Callable, Collection, Sequence
 
-from meshkit.discovery.balancing.base import Candidate, Done, Outcome
+from meshkit.discovery.balancing.base import Candidate, Done, Known, Outcome
 from meshkit.discovery.balancing.memory import Memory
 from meshkit.discovery.balancing.sampling import Table, alias_table, draw, left_by_weight
 from meshkit.model import Instance
@@ -78,6 +78,10 @@ class LeastOutstanding:
             bucket.append(load)
         self._table = alias_table(self._loads, [load.chance for load in self._loads])
         self._even = all(load.chance == 1.0 for load in self._loads)
+
+    def describe(self) -> dict[str, Known]:
+        """See :class:`Describing`."""
+        return {load.chosen[0].id: Known(load.outstanding) for load in self._loads}
 
     def pick(self, exclude: Collection[str], key: str | None) -> tuple[Instance, Done] | None:  # noqa: ARG002 - see Balancer
         """See :class:`Balancer`."""

@@ -7,7 +7,7 @@ import random as random_module
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from meshkit.discovery.balancing.base import Candidate, Done, Outcome
+from meshkit.discovery.balancing.base import Candidate, Done, Known, Outcome
 from meshkit.discovery.balancing.memory import Clock, Memory
 from meshkit.discovery.balancing.sampling import Table, alias_table, draw
 from meshkit.model import Instance
@@ -162,6 +162,15 @@ class PowerOfTwo:
                 load.rivals = alias_table(
                     [self._loads[each] for each in others], [weights[each] for each in others]
                 )
+
+    def describe(self) -> dict[str, Known]:
+        """See :class:`Describing`. There is no latency of those that were never called."""
+        return {
+            load.chosen[0].id: Known(
+                load.outstanding, None if load.latency == UNKNOWN else load.latency
+            )
+            for load in self._loads
+        }
 
     def pick(  # noqa: C901 - a call for each draw and comparison would double its cost
         self,

@@ -195,6 +195,10 @@ class Ejections:
             for key, record in self._in_order()
         )
 
+    def recent(self) -> dict[str, int]:
+        """Return how many calls to each instance have ended since the last comparison."""
+        return {key: tally.calls for key, tally in self._tallies.items()}
+
     def close(self) -> None:
         """Stop comparing. Closing twice is safe."""
         self._later = _never

@@ -124,6 +124,16 @@ class Router:
             route = rules.within(route, _group(rules, pairs, key))
         return Aimed(self._target, key, route)
 
+    @property
+    def route(self) -> Route | None:
+        """The route of calls that have none of their own."""
+        return self._route
+
+    @property
+    def rules(self) -> str:
+        """The registry's rules in one line; empty without any."""
+        return "" if self._rules.current is None else str(self._rules.current)
+
     async def ready(self) -> None:
         """Wait for the rules, up to a second."""
         if self._follower is not None:

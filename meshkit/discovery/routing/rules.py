@@ -60,6 +60,13 @@ class Rules:
         self.split = Split(self.shares, service)
         self._made: dict[tuple[AnyRoute | None, str], Group] = {}
 
+    def __str__(self) -> str:
+        parts = [f"{name} {share}" for name, share in self.shares.items()]
+        for each in self.match:
+            headers = " and ".join(f"{name}: {value}" for name, value in each.headers)
+            parts.append(f"{headers} to {each.to}")
+        return ", ".join(parts)
+
     def within(self, route: AnyRoute | None, name: str) -> Group:
         """Return the route to a group, among the instances that ``route`` selects."""
         group = self._made.get((route, name))
@@ -94,6 +101,11 @@ class Group:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_hash", hash((self.route, self.tag, self.groups)))
+
+    def __str__(self) -> str:
+        others = f"none of {', '.join(self.groups)}"
+        group = f"group {self.tag}" if self.tag is not None else others
+        return group if self.route is None else f"{group}, {self.route}"
 
     def __hash__(self) -> int:
         return self._hash
