@@ -2,8 +2,7 @@
 
 A client asks orders over HTTP, whose handler asks users over HTTP or gRPC and answers with what it
 learned. Ours is two meshkit services that find each other in the embedded registry, with all that
-is on by default but load shedding: 32 at once, without a pause, are an overload. By hand it is two
-FastAPI applications with fixed addresses and one shared client with a timeout: httpx 0.28, httpx2,
+is on by default. By hand it is two
 or a channel of grpc.aio. Each is a process of its own, and all take their bursts in turn.
 
 chain_X_N: time of a call, which is 1 / (calls a second), with N in flight, ours against X.
@@ -96,11 +95,10 @@ def check(mesh: Chain, mine: str, plain: Chain, base: str) -> None:
 
 @contextlib.asynccontextmanager
 async def ours() -> AsyncIterator[Chain]:
-    settings = {"MESHKIT_SHEDDING": "off"}
     async with Watcher("users") as users_seen, Watcher("orders") as orders_seen:
         with (
-            running(meshkit("run", "mesh_grpc:UsersGrpc"), **settings) as users,
-            running(meshkit("run", "orders_mesh:Orders"), **settings) as orders,
+            running(meshkit("run", "mesh_grpc:UsersGrpc")) as users,
+            running(meshkit("run", "orders_mesh:Orders")) as orders,
         ):
             await users_seen.wait_for(1, users)
             entrance = (await orders_seen.wait_for(1, orders))[0].instance.endpoints["http"]

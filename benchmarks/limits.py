@@ -19,7 +19,7 @@ ROUNDS = 61
 
 
 async def run(rounds: int) -> list[Result]:
-    variables: list[dict[str, str]] = [{}, {"MESHKIT_SHEDDING": "off", "MESHKIT_MAX_BODY": "0"}]
+    variables: list[dict[str, str]] = [{"MESHKIT_SHEDDING": "auto"}, {"MESHKIT_MAX_BODY": "0"}]
     cases = []
     with contextlib.ExitStack() as stack:
         for settings in variables:

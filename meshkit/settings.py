@@ -98,7 +98,7 @@ class MeshSettings(BaseSettings):
     drain_delay: Delay | None = Field(None, description="unset: as the registry needs")
     shutdown_timeout: Seconds = Field(28.0, description="from the signal to the end of the process")
     shedding: Literal["auto", "off"] = Field(
-        "auto", description="refuse requests that would only wait when overloaded"
+        "off", description="auto: refuse requests that would only wait when overloaded"
     )
     max_concurrency: Annotated[int, Field(ge=1)] | None = Field(
         None, description="requests at once that are never exceeded, HTTP and gRPC each"

@@ -81,7 +81,7 @@ async def handled(service: ServiceProcess) -> int:
 async def test_at_three_times_its_capacity_a_service_goes_on_answering_in_time(
     services: Processes, transport: Transport, path: str
 ) -> None:
-    on = services.start("busy:Busy").ready()
+    on = services.start("busy:Busy", env={"MESHKIT_SHEDDING": "auto"}).ready()
     async with transport(on, path) as call:
         usual = await offer(call, rate=CAPACITY / 10, seconds=2)
         assert set(usual) == {"answered"}

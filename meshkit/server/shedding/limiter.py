@@ -10,11 +10,11 @@ from meshkit.server.shedding.baseline import Baseline, Window
 
 LEAST = 16  # requests at once that are never refused
 TOLERANCE = 2.0  # times the usual latency that is still in order
-EXCESS = 0.2  # seconds above the usual latency that nobody minds: a busy machine has such moments
+EXCESS = 0.05  # seconds above the usual latency that nobody minds
 SPAN = 0.2  # seconds of a window, at least
 SAMPLES = 10  # and as many answers,
 STALL = 2.0  # unless they do not come for so long
-SUSPICIOUS = 5  # slow windows in a row after which there is a limit
+SUSPICIOUS = 2  # slow windows in a row after which there is a limit
 CALM = 1.0  # seconds without a refusal after which there is none any more
 GROWTH = 0.1
 RISE = 60.0  # seconds: a slow day must last before it counts as usual
@@ -26,7 +26,7 @@ class Limiter:
     """Refuses requests while more are under way than can be answered in time.
 
     Normally there is no limit, and latencies are only learned. Two windows in a row whose answers
-    took more than twice the usual (and 200 ms more) show that requests wait for each other. From
+    took more than twice the usual (and 50 ms more) show that requests wait for each other. From
     then on as many are let in as, by Little's law, pass at the present throughput within the
     latency that is in order; the limit grows while it is, and falls when it is not. A second
     without a refusal ends it.
