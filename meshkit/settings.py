@@ -74,6 +74,9 @@ class MeshSettings(BaseSettings):
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: json off a tty")
     access_log: bool = Field(False, description="log every request, HTTP and gRPC")
+    otel: Literal["auto", "on", "off"] = Field(
+        "auto", description="OpenTelemetry: auto if a provider was set, on makes one"
+    )
     self_probe: Literal["require", "warn", "off"] = Field(
         "require", description="call ourselves by the advertised address before registering"
     )

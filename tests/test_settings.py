@@ -75,6 +75,7 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("self_probe", "off", "off"),
         ("check_timeout", "0.5", 0.5),
         ("access_log", "true", True),
+        ("otel", "off", "off"),
         ("shedding", "off", "off"),
         ("max_concurrency", "100", 100),
         ("max_body", "1MiB", 1048576),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
+from meshkit.client.tracing import Tracing
 from meshkit.context import OUTSIDE, use
 from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
@@ -103,6 +104,7 @@ class Mesh:
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
         self._rules = RulesFollower(self.registry)
+        self._tracing: Tracing | None = None
         self._closed = False
 
     def http(self, service: str, **options: Unpack[PolicyOptions]) -> HttpClient:
@@ -125,6 +127,8 @@ class Mesh:
                 guards=self.guards(service),
                 router=self._router(target, policy),
             )
+            if self._tracing is not None:
+                client.trace(self._tracing)
             self._http[key] = client
         return client
 
@@ -183,8 +187,18 @@ class Mesh:
                 router=self._router(target, policy),
                 pool=pool,
             )
+            if self._tracing is not None:
+                channel.trace(self._tracing)
             self._channels[key] = channel
         return channel
+
+    def trace(self, tracing: Tracing) -> None:
+        """Let all calls from now on be traced; see meshkit.telemetry."""
+        self._tracing = tracing
+        for client in self._http.values():
+            client.trace(tracing)
+        for channel in self._channels.values():
+            channel.trace(tracing)
 
     async def instances(self, service: str) -> Snapshot:
         """Read the instances of ``service`` from the registry, whatever their status.

@@ -88,6 +88,10 @@ class MeshApp:
         left = context.deadline - time.monotonic()
         return HttpCall(context, send, self.instance_id).within(left, self._app, scope, receive)
 
+    def wrap(self, layer: Callable[[ASGIApp], ASGIApp]) -> None:
+        """Put a layer in front of the application; for requests that come from now on."""
+        self._app = layer(self._app)
+
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""
         try:
