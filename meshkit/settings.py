@@ -25,6 +25,12 @@ PREFIX = "MESHKIT_"
 # Read elsewhere: the state folder by meshkit.state, before any settings exist.
 OTHER_VARIABLES = {"MESHKIT_STATE_DIR", "MESHKIT_ENV_FILE", "MESHKIT_RELOADED"}
 
+# What pydantic says less helpfully.
+PLAINER = {
+    "bool_parsing": "true or false",
+    "byte_size": "a number of bytes, or one with a unit such as 64MiB",
+}
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Delay = Annotated[float, Field(ge=0, le=3600)]
@@ -64,7 +70,7 @@ class MeshSettings(BaseSettings):
         (), description="other datacenters to call when the own one does not suffice, in order"
     )
     failover_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="of a place's instances that have to be up for it to suffice"
+        0.5, description="of a datacenter's instances that have to be up for it to suffice"
     )
     instances: Annotated[int, Field(ge=1, le=256)] = Field(1, description="processes to run")
     reload: bool = Field(False, description="start anew when a source file changes")
@@ -168,7 +174,8 @@ def load_settings(env_file: Path | None = None, **flags: Any) -> MeshSettings:
 def _explain(error: ValidationError, flags: dict[str, Any]) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = str(problem["loc"][0]) if problem["loc"] else "settings"
-    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    message = PLAINER.get(problem["type"]) or str(problem["msg"])
+    message = message.removeprefix("Value error, ").removeprefix("Input should be ")
     return f"bad value for {_source(name, flags)}: should be {message}"
 
 

@@ -149,8 +149,16 @@ def test_the_commands_of_the_routing_page(terminal: Terminal) -> None:
             assert "users 50 %, users@canary 50 %" in terminal.output
 
 
+@pytest.mark.consul
+def test_the_commands_of_the_server_page(terminal: Terminal) -> None:
+    terminal.run("meshkit new service hello")
+    terminal.run("cd hello")
+    (line,) = commands(ROOT / "docs" / "server.md")
+    terminal.run(line)
+
+
 def test_no_other_page_shows_commands_that_nobody_runs() -> None:
-    tested = {"README.md", "running.md", "config.md", "routing.md"}
+    tested = {"README.md", "running.md", "config.md", "routing.md", "server.md"}
     generated = {"benchmarks.md"}
     for page in PAGES:
         if page.name not in tested | generated:

@@ -183,7 +183,7 @@ def complaint(env_file: Path | None = None, **flags: Any) -> str:
             "user,te nant",
             "bad value for MESHKIT_BAGGAGE: should be names without",
         ),
-        ("MESHKIT_RELOAD", "perhaps", "bad value for MESHKIT_RELOAD: should be a valid boolean"),
+        ("MESHKIT_RELOAD", "perhaps", "bad value for MESHKIT_RELOAD: should be true or false"),
         ("MESHKIT_CHECK_TIMEOUT", "2s", "bad value for MESHKIT_CHECK_TIMEOUT: should be a valid"),
         ("MESHKIT_CHECK_TIMEOUT", "nan", "bad value for MESHKIT_CHECK_TIMEOUT: should be "),
     ],

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
@@ -22,7 +23,7 @@ class Interrupt:
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = None
         self._caught = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, self._catch)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
@@ -31,6 +32,10 @@ class Interrupt:
             return asyncio.run(self._guard(main))
         finally:
             if self._caught:
+                # The interpreter's own end takes a while, and before it Python gives the signals
+                # back to the kernel, except for those that are ignored.
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)
                 raise SystemExit(128 + self._caught) from None
 
     async def _guard(self, main: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from meshkit.client.window import SlidingSum
 from meshkit.errors import BreakerOpen, ConfigError
+from meshkit.numbers import check_numbers
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class BreakerPolicy:
     probes: int = 3
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 <= self.failures < 1:
             raise ConfigError(
                 f"BreakerPolicy: failures must be a share from 0 to less than 1, "

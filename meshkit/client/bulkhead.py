@@ -8,6 +8,7 @@ import dataclasses
 import math
 
 from meshkit.errors import BulkheadFull, ConfigError
+from meshkit.numbers import check_numbers
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class BulkheadPolicy:
     wait: float = 1.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.concurrent < 1:
             raise ConfigError(
                 f"BulkheadPolicy: concurrent must be at least 1, not {self.concurrent}"
@@ -80,7 +82,8 @@ class Bulkhead:
             return
         if len(self._queue) >= self._policy.queue:
             self.refused += 1
-            raise BulkheadFull(f"{self._line()} and {len(self._queue)} wait already")
+            waiting = f" and {len(self._queue)} wait already" if self._queue else ""
+            raise BulkheadFull(self._line() + waiting)
         place = asyncio.get_running_loop().create_future()
         self._queue.append(place)
         wait = min(self._policy.wait, limit)

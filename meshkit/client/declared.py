@@ -42,7 +42,11 @@ class HttpDependency:
     def __get__(self, instance: Caller | None, owner: type) -> Self | HttpClient:
         if instance is None:
             return self
-        return instance.mesh.http(self.service, **self.options)
+        mesh = instance.mesh
+        client: HttpClient | None = mesh.declared.get(self)
+        if client is None:
+            client = mesh.declared[self] = mesh.http(self.service, **self.options)
+        return client
 
 
 class GrpcDependency(Generic[Stub]):
@@ -69,13 +73,16 @@ class GrpcDependency(Generic[Stub]):
     def __get__(self, instance: Caller | None, owner: type) -> Self | Stub:
         if instance is None:
             return self
-        stub: Stub = instance.mesh.grpc(
-            self.stub,
-            self.service,
-            idempotent=self.idempotent,
-            interceptors=self.interceptors,
-            **self.options,
-        )
+        mesh = instance.mesh
+        stub: Stub | None = mesh.declared.get(self)
+        if stub is None:
+            stub = mesh.declared[self] = mesh.grpc(
+                self.stub,
+                self.service,
+                idempotent=self.idempotent,
+                interceptors=self.interceptors,
+                **self.options,
+            )
         return stub
 
 
@@ -116,9 +123,9 @@ def _checked(service: str, where: str, options: PolicyOptions) -> str:
     """Return the name, or raise for what would fail on first use otherwise."""
     try:
         check_service_name(parse_name(service)[0])
-        CallPolicy(**options)
-    except (ValueError, TypeError, ConfigError) as error:
-        reason = str(error).replace("CallPolicy.__init__()", "it")
+        CallPolicy.of(options)
+    except (ValueError, ConfigError) as error:
+        reason = str(error).removeprefix("CallPolicy: ")
         raise ConfigError(f"{where}({service!r}): {reason}") from None
     return service
 

@@ -68,7 +68,7 @@ class Exchange:
         return self.attempts(call, send, pick)
 
     def failed(self, call: Call, error: BaseException) -> bool | None:
-        """Note that a call raised; return what that says of the service, see ``Gate.leave``."""
+        """Note that a call raised; return what that says of the service, see ``Gate.judge``."""
         if call.kept is not None:
             call.kept.drop()
         if not isinstance(error, CallError):
@@ -282,6 +282,8 @@ class Exchange:
             return self._give_up(call, "not repeated, as the retry budget is used up")
         pick = self._another(call) or await self._later(call)
         if pick is None:
+            if not free:
+                self._budget.give_back()
             return self._nobody(call)
         self._begins(call, pick, str(call.failures[-1]))
         return pick

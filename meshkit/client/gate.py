@@ -30,7 +30,7 @@ class Gate:
     async def enter(self, limit: float) -> int:
         """Begin a call, waiting for a place at most ``limit`` seconds.
 
-        Give what it returns to :meth:`leave`, once.
+        Give what it returns to :meth:`judge`, and call :meth:`leave` at the end; each once.
 
         Raises:
             BreakerOpen, BulkheadFull: it may not begin.
@@ -46,9 +46,15 @@ class Gate:
                 self._bulkhead.leave()
             raise
 
-    def leave(self, ticket: int, *, failed: bool | None) -> None:
-        """End a call; ``failed`` is None when its end says nothing of the service."""
-        if self._bulkhead is not None:
-            self._bulkhead.leave()
+    def judge(self, ticket: int, *, failed: bool | None) -> None:
+        """Tell how a call went, once; None when that says nothing of the service.
+
+        Of a stream that is known when its answer begins, hours before it ends.
+        """
         if self._breaker is not None:
             self._breaker.leave(ticket, failed=failed)
+
+    def leave(self) -> None:
+        """End a call that has begun."""
+        if self._bulkhead is not None:
+            self._bulkhead.leave()

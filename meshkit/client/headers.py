@@ -81,6 +81,8 @@ def check_headers(headers: HeaderTypes | None) -> list[tuple[str, str]]:
     if not headers:
         return []
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise ConfigError("headers= must be a mapping, or pairs of name and value")
     for name, value in pairs:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError(f"invalid header name {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from meshkit.errors import ConfigError
+from meshkit.numbers import check_numbers
 
 USUAL = 95.0
 
@@ -27,6 +28,7 @@ class HedgePolicy:
     percentile: float | None = None
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.delay is not None and self.percentile is not None:
             raise ConfigError("HedgePolicy: give either delay= or percentile=, not both")
         if self.delay is not None and not self.delay > 0:

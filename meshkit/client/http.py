@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import functools
 import math
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from meshkit.client.call import Answer, Call
 from meshkit.client.exchange import Exchange
@@ -32,19 +32,12 @@ from meshkit.client.sse import IDLE_TIMEOUT, EventStream
 from meshkit.client.stats import CallStats
 from meshkit.client.tracing import Carries, Tracing
 from meshkit.client.transport import HttpTransport, RawStream
+from meshkit.client.verbs import USUAL_METHODS, WITH_BODY, BodyOptions, Verbs
 from meshkit.context import OUTSIDE, current
 from meshkit.discovery.balancing import Outcome
 from meshkit.discovery.routing import Route, Router
 from meshkit.discovery.target import Target
 from meshkit.errors import CallError, ConfigError
-
-# Methods that always announce a body, if an empty one.
-# https://www.rfc-editor.org/rfc/rfc9110#section-8.6
-WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
-USUAL_METHODS = IDEMPOTENT_METHODS | WITH_BODY
-
-# Of functions that only pass on a coroutine: one of their own would cost each call a little.
-Answered = Coroutine[Any, Any, Response]
 
 if TYPE_CHECKING:
     from meshkit.client.websocket import WebSocket
@@ -57,47 +50,7 @@ Pairs = list[tuple[str, str]]
 Kind = TypeVar("Kind", Response, StreamResponse)
 
 
-class Options(TypedDict, total=False):
-    """What every method takes beside the URL.
-
-    Keys:
-        params: query parameters: a mapping, pairs or text; None is an empty value, a list
-            repeats the name. They are merged into the query that the URL has.
-        headers: a mapping or pairs; they replace the client's headers of the same names.
-        timeout: seconds for the whole call, retries included; the client's when None.
-        route: the instances that this call may go to, instead of the client's route.
-        key: what the call is about (a user, a cart): calls with one key go to one instance, if
-            the balancer is hash, and to one side of a split; instead of the client's ``sticky``.
-        retry: when another instance is tried; the client's when None.
-        hedge: when another instance is asked too; the client's when None.
-        idempotent: whether the call may be made twice; by the method when None.
-    """
-
-    params: ParamTypes | None
-    headers: HeaderTypes | None
-    timeout: float | None
-    route: Route | None
-    key: str | None
-    retry: RetryPolicy | None
-    hedge: HedgePolicy | None
-    idempotent: bool | None
-
-
-class BodyOptions(Options, total=False):
-    """What methods with a body take; at most one of the three.
-
-    Keys:
-        json: anything that JSON has a form for; pydantic models may stand anywhere in it.
-        content: bytes, text or an async iterable of bytes, which is sent only once.
-        data: a form.
-    """
-
-    json: Any
-    content: ContentTypes | None
-    data: Mapping[str, Values] | None
-
-
-class HttpClient:
+class HttpClient(Verbs):
     """Calls one service over HTTP: ``r = await users.get("/users/1")``.
 
     Each call goes to an instance that the balancer picks. It goes on to another one when the
@@ -158,41 +111,13 @@ class HttpClient:
         """Let the calls from now on be traced."""
         self._exchange = tracing.http(self._plain, self.service)
 
-    def get(self, url: str, **options: Unpack[Options]) -> Answered:
-        """Send a GET request."""
-        return self.request("GET", url, **options)
-
-    def head(self, url: str, **options: Unpack[Options]) -> Answered:
-        """Send a HEAD request."""
-        return self.request("HEAD", url, **options)
-
-    def options(self, url: str, **options: Unpack[Options]) -> Answered:
-        """Send an OPTIONS request."""
-        return self.request("OPTIONS", url, **options)
-
-    def delete(self, url: str, **options: Unpack[Options]) -> Answered:
-        """Send a DELETE request; with a body as ``request("DELETE", url, json=...)``."""
-        return self.request("DELETE", url, **options)
-
-    def post(self, url: str, **options: Unpack[BodyOptions]) -> Answered:
-        """Send a POST request."""
-        return self.request("POST", url, **options)
-
-    def put(self, url: str, **options: Unpack[BodyOptions]) -> Answered:
-        """Send a PUT request."""
-        return self.request("PUT", url, **options)
-
-    def patch(self, url: str, **options: Unpack[BodyOptions]) -> Answered:
-        """Send a PATCH request."""
-        return self.request("PATCH", url, **options)
-
     async def request(self, method: str, url: str, **options: Unpack[BodyOptions]) -> Response:
         """Send a request and read the whole answer.
 
         Args:
             method: GET, POST and so on.
             url: a path, as in ``"/users/1?full=true"``.
-            options: see :class:`Options` and :class:`BodyOptions`.
+            options: see :class:`~meshkit.client.verbs.BodyOptions`.
         """
         call = self._prepare(method, url, **options)
         call.deadline = call.started + call.timeout
@@ -206,7 +131,8 @@ class HttpClient:
             raise
         finally:
             if gate is not None:
-                gate.leave(ticket, failed=failed)
+                gate.judge(ticket, failed=failed)
+                gate.leave()
         answer.done(answer.outcome)
         return _respond(Response, call, answer)
 
@@ -234,15 +160,18 @@ class HttpClient:
         try:
             try:
                 answer = await self._exchange.run(call, self._transport.stream)
+                failed = answer.raw.status_code >= 500
             except BaseException as error:
                 failed = self._exchange.failed(call, error)
                 raise
-            failed = answer.raw.status_code >= 500
+            finally:
+                if gate is not None:
+                    gate.judge(ticket, failed=failed)
             async with self._reading(call, answer) as response:
                 yield response
         finally:
             if gate is not None:
-                gate.leave(ticket, failed=failed)
+                gate.leave()
 
     @contextlib.asynccontextmanager
     async def _reading(
@@ -281,7 +210,7 @@ class HttpClient:
             idle_timeout: seconds without a byte (comments count) after which the instance is
                 taken for hung; None for no limit. ``timeout`` is for the answer to begin.
             last_event_id: go on after this event, if the server can.
-            options: see :class:`Options` and :class:`BodyOptions`.
+            options: see :class:`~meshkit.client.verbs.BodyOptions`.
 
         The block raises what :meth:`stream` does, and besides
         :class:`~meshkit.errors.HTTPStatusError` for an answer that is not 2xx, and
@@ -376,6 +305,10 @@ class HttpClient:
         elif body is None and method in WITH_BODY:
             pairs = merge_headers([("content-length", "0")], pairs)
         seconds = self.timeout if timeout is None else self._checked_timeout(timeout)
+        if route is not None and not isinstance(route, Route):
+            raise ConfigError(
+                f"{self.service}: route= must be a Route, as in Route(tags=('v2',)), not {route!r}"
+            )
         if idempotent is None:
             idempotent = method in IDEMPOTENT_METHODS
         plan = (
@@ -398,8 +331,8 @@ class HttpClient:
         return call
 
     def _checked_timeout(self, timeout: float) -> float:
-        if not 0 < timeout < math.inf:
-            raise ConfigError(f"{self.service}: timeout must be more than 0 s, not {timeout:g}")
+        if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+            raise ConfigError(f"{self.service}: timeout must be more than 0 s, not {timeout!r}")
         return float(timeout)
 
     def __repr__(self) -> str:

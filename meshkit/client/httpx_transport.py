@@ -69,7 +69,9 @@ class MeshTransport(AsyncBaseTransport):
     """
 
     def __init__(self, mesh: Mesh, **options: Unpack[PolicyOptions]) -> None:
-        CallPolicy(**options)  # complains now, not with the first request
+        if not isinstance(mesh, Mesh):
+            raise ConfigError(f"MeshTransport takes a Mesh, not {mesh!r}")
+        CallPolicy.of(options)  # complains now, not with the first request
         self._mesh = mesh
         self._options = options
 

@@ -17,13 +17,10 @@ from meshkit.client.tracing import Tracing
 from meshkit.context import OUTSIDE, use
 from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
-from meshkit.discovery.cache import SnapshotCache
-from meshkit.discovery.ejection import EjectionPolicy, Ejections
-from meshkit.discovery.followed import Followed
-from meshkit.discovery.places import Places
+from meshkit.discovery.ejection import EjectionPolicy
 from meshkit.discovery.routing import Router, RulesFollower, narrowed, parse_name
-from meshkit.discovery.subscription import Subscription
 from meshkit.discovery.target import Target
+from meshkit.discovery.targets import Targets
 from meshkit.errors import ConfigError
 from meshkit.model import ServiceInfo, Snapshot, check_service_name
 from meshkit.registry import Registry, open_registry
@@ -38,8 +35,6 @@ if TYPE_CHECKING:
 Stub = TypeVar("Stub")
 
 CALL_TIMEOUT = 10.0
-
-TargetKey = tuple[str, BalancerFactory, float, int | None, EjectionPolicy]
 
 
 class Mesh:
@@ -62,7 +57,13 @@ class Mesh:
         ejection: when instances are set aside for failing or lagging, where a client does not say.
         zone: the own zone, whose instances are called first; the setting when ``registry`` is None.
         failover: other datacenters to call, in order, when the own one does not suffice; likewise.
-        failover_share: of a place's instances that have to be up for it to suffice; likewise.
+        failover_share: of a datacenter's instances that have to be up for it to suffice; likewise.
+
+    Attributes:
+        registry: the registry.
+        timeout: see above.
+        declared: clients and stubs by their declaration in a class body, found without comparing
+            options.
 
     Raises:
         RegistryUrlError: the URL is malformed or its scheme unknown.
@@ -89,20 +90,19 @@ class Mesh:
             failover_share = settings.failover_share if failover_share is None else failover_share
         self.registry = open_registry(registry) if isinstance(registry, str) else registry
         self.timeout = timeout
-        self._places = Places(self.registry, failover or ())
-        self._zone = zone or ""
-        self._share = failover_share
         if failover_share is not None and not 0 < failover_share <= 1:
             raise ConfigError(f"failover_share is {failover_share:g}, not between 0 and 1")
         self._balancer = balancer_factory(DEFAULT if balancer is None else balancer)
         self._ejection = ejection or EjectionPolicy()
-        self._targets: dict[TargetKey, Target] = {}
+        self._targets = Targets(
+            self.registry, zone=zone or "", failover=failover or (), share=failover_share
+        )
         self._guards: dict[str, Guards] = {}
-        self._caches: dict[str, SnapshotCache | None] = {}
         self._http: dict[tuple[str, CallPolicy], HttpClient] = {}
         self._channels: dict[tuple[object, ...], MeshChannel] = {}
         self._stubs: dict[tuple[object, MeshChannel], Any] = {}
         self._pools: dict[str, ChannelPool] = {}
+        self.declared: dict[object, Any] = {}
         self._rules = RulesFollower(self.registry)
         self._tracing: Tracing | None = None
         self._closed = False
@@ -223,8 +223,8 @@ class Mesh:
     ) -> Target:
         """Return what picks instances of ``service``; it follows the registry from now on.
 
-        Clients that differ in how they balance or eject have targets of their own. For the options
-        see :class:`~meshkit.client.policy.PolicyOptions`.
+        Clients that differ in how they balance or eject have targets of their own, over one list
+        of instances. For the options see :class:`~meshkit.client.policy.PolicyOptions`.
         """
         if self._closed:
             raise ConfigError(f"the mesh is closed: {service} can't be called any more")
@@ -232,22 +232,14 @@ class Mesh:
             raise ConfigError(
                 f"the client of {service} needs a running event loop: make it in async code"
             )
-        factory = self._balancer if balancer is None else balancer_factory(balancer)
-        ejection = self._ejection if ejection is None else ejection
-        key = (service, factory, slow_start, subset, ejection)
-        if (target := self._targets.get(key)) is None:
-            ejections = Ejections(ejection, service=service)
-            with use(OUTSIDE):  # following goes on after the call that has asked for it first
-                followed = self._follow(_checked(service), ejections)
-            target = self._targets[key] = Target(
-                followed,
-                balancer=factory,
+        with use(OUTSIDE):  # following goes on after the call that has asked for it first
+            return self._targets.of(
+                _checked(service),
+                balancer=self._balancer if balancer is None else balancer_factory(balancer),
+                ejection=self._ejection if ejection is None else ejection,
                 slow_start=slow_start,
                 subset=subset,
-                ejections=ejections,
-                where=self.registry.url,
             )
-        return target
 
     def _router(self, target: Target, policy: CallPolicy) -> Router:
         return Router(target, self._rules, route=policy.route, sticky=policy.sticky)
@@ -268,24 +260,6 @@ class Mesh:
             guards = self._guards[service] = Guards(service)
         return guards
 
-    def _follow(self, service: str, ejections: Ejections) -> Followed:
-        def subscribe(registry: Registry) -> Subscription:
-            return Subscription(registry, service, self._cache(registry))
-
-        if not self._zone and not self._places.failover:
-            return subscribe(self.registry)
-        from meshkit.discovery.failover import Failover  # noqa: PLC0415 - most have one place
-        from meshkit.discovery.tiers import SHARE  # noqa: PLC0415
-
-        return Failover(
-            service,
-            self._places,
-            subscribe,
-            zone=self._zone,
-            share=SHARE if self._share is None else self._share,
-            ejections=ejections,
-        )
-
     async def aclose(self) -> None:
         """Close all clients and the registry. Closing twice is safe."""
         if self._closed:
@@ -294,8 +268,7 @@ class Mesh:
         async with contextlib.AsyncExitStack() as closing:  # last in, first out; all of them
             closing.push_async_callback(self.registry.aclose)
             closing.push_async_callback(self._rules.aclose)
-            for target in self._targets.values():
-                closing.push_async_callback(target.aclose)
+            closing.push_async_callback(self._targets.aclose)
             if "_transport" in vars(self):
                 closing.push_async_callback(self._transport.aclose)
             for pool in self._pools.values():
@@ -320,14 +293,6 @@ class Mesh:
 
         return Http1Transport()
 
-    def _cache(self, registry: Registry) -> SnapshotCache | None:
-        # A registry without a server can't be away.
-        if self.registry.peer is None:
-            return None
-        if registry.url not in self._caches:
-            self._caches[registry.url] = SnapshotCache.of(registry.url)
-        return self._caches[registry.url]
-
 
 def _configured() -> MeshSettings:
     from meshkit.settings import load_settings  # noqa: PLC0415 - scripts often name the registry
@@ -338,7 +303,7 @@ def _configured() -> MeshSettings:
 def _aimed(service: str, options: PolicyOptions) -> tuple[str, CallPolicy]:
     """Return the service's name, and the policy with the tag that may follow the name."""
     name, tag = parse_name(service)
-    policy = CallPolicy(**options)
+    policy = CallPolicy.of(options)
     if tag is not None:
         policy = dataclasses.replace(policy, route=narrowed(policy.route, tag))
     return name, policy

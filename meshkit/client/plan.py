@@ -6,6 +6,7 @@ from meshkit.client.guards import Guards
 from meshkit.client.hedge import HedgePolicy
 from meshkit.client.overdue import Overdue
 from meshkit.client.retry import USUALLY, RetryPolicy
+from meshkit.errors import ConfigError
 
 KEPT = 16  # plans of single calls
 
@@ -21,6 +22,10 @@ class Plan:
     __slots__ = ("_delay", "_percentile", "_slow", "_try_timeout", "overdue", "retry", "statuses")
 
     def __init__(self, guards: Guards, retry: RetryPolicy, hedge: HedgePolicy | None) -> None:
+        if not isinstance(retry, RetryPolicy):
+            raise ConfigError(f"retry= must be a RetryPolicy, not {retry!r}")
+        if hedge is not None and not isinstance(hedge, HedgePolicy):
+            raise ConfigError(f"hedge= must be a HedgePolicy, not {hedge!r}")
         self.retry = retry
         self.statuses = retry.statuses
         self.overdue = Overdue()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TypedDict
+import difflib
+from typing import Self, TypedDict
 
 from meshkit.client.breaker import BreakerPolicy
 from meshkit.client.bulkhead import BulkheadPolicy
@@ -15,6 +16,7 @@ from meshkit.discovery.ejection import EjectionPolicy
 from meshkit.discovery.routing import Route
 from meshkit.discovery.routing.values import Sticky
 from meshkit.errors import ConfigError
+from meshkit.numbers import check_numbers
 
 SLOW_START_MOST = 3600.0
 KINDS = {
@@ -22,6 +24,7 @@ KINDS = {
     "hedge": HedgePolicy,
     "breaker": BreakerPolicy,
     "bulkhead": BulkheadPolicy,
+    "ejection": EjectionPolicy,
 }
 
 
@@ -79,13 +82,30 @@ class CallPolicy:
     sticky: str | None = None
     max_answer: int | None = None
 
+    @classmethod
+    def of(cls, options: PolicyOptions) -> Self:
+        """Return the policy that was asked for.
+
+        Raises:
+            ConfigError: there is no such option, or it can't have this value.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in options:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+                raise ConfigError(f"no option {name!r}; {hint}")
+        return cls(**options)
+
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.timeout is not None and not self.timeout > 0:
             raise ConfigError(f"timeout must be more than 0 s, not {self.timeout:g}")
         for name, kind in KINDS.items():
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or name == "retry"):
-                raise ConfigError(f"{name}= must be a {kind.__name__}, not {value!r}")
+                article = "an" if kind is EjectionPolicy else "a"
+                raise ConfigError(f"{name}= must be {article} {kind.__name__}, not {value!r}")
         if self.balancer is not None:
             balancer_factory(self.balancer)
         if not 0 <= self.slow_start <= SLOW_START_MOST:
@@ -96,6 +116,8 @@ class CallPolicy:
         if self.subset is not None and self.subset < 0:
             raise ConfigError(f"subset is {self.subset}; it must be at least 0 (for all)")
         if self.route is not None and not isinstance(self.route, Route):
-            raise ConfigError(f"route={self.route!r} is no meshkit.Route")
+            raise ConfigError(
+                f"route= must be a Route, as in Route(tags=('v2',)), not {self.route!r}"
+            )
         if self.sticky is not None:
             Sticky(self.sticky)

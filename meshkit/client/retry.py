@@ -14,6 +14,7 @@ from collections.abc import Collection
 
 from meshkit.client.stats import CallStats
 from meshkit.errors import ConfigError
+from meshkit.numbers import check_numbers
 
 __all__ = ["IDEMPOTENT_METHODS", "CallStats", "RetryPolicy"]
 
@@ -74,6 +75,7 @@ class RetryPolicy:
     backoff_cap: float = 0.5
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.attempts < 1:
             raise ConfigError(f"RetryPolicy: attempts must be at least 1, not {self.attempts}")
         if self.try_timeout is not None and not self.try_timeout > 0:
@@ -86,9 +88,12 @@ class RetryPolicy:
                 f"RetryPolicy: backoff must be from 0 to backoff_cap, "
                 f"not {self.backoff:g} with a cap of {self.backoff_cap:g}"
             )
+        for name in ("statuses", "codes"):
+            if isinstance(value := getattr(self, name), str) or not isinstance(value, Collection):
+                raise ConfigError(f"RetryPolicy: {name} must be a set, as in {{{value!r}}}")
         for status in self.statuses:
-            if not 400 <= status <= 599:
-                raise ConfigError(f"RetryPolicy: statuses must be from 400 to 599, not {status}")
+            if not isinstance(status, int) or not 400 <= status <= 599:
+                raise ConfigError(f"RetryPolicy: statuses must be from 400 to 599, not {status!r}")
         for code in self.codes:
             if code not in GRPC_CODES:
                 raise ConfigError(

@@ -124,6 +124,11 @@ class EventStream(AsyncIterator[ServerSentEvent]):
         while not self._ready:
             if self._ended:
                 raise StopAsyncIteration
+            if self._context is None and self.response is None:
+                raise ConfigError(
+                    f"{self._target.service}: the stream is not open: "
+                    f"async with client.sse(...) as events, then async for event in events"
+                )
             if self._pieces is None:
                 await self._connect_again()
             else:

@@ -24,14 +24,15 @@ def judge(instance: Instance, raw: RawResponse | RawStream) -> Outcome:
     if identify(instance, raw) is not None:
         return Outcome.WRONG
     headers = raw.headers
-    # A gateway may pass on the marks of whom it called; only its own are about it.
+    # A gateway may pass on the marks of whom it called; only its own are about it. One that
+    # leaves may shed too; that the call was not handled matters more, and it is told again.
+    if raw.status_code == UNAVAILABLE and instance.id in headers.get_list(identity.SHED):
+        return Outcome.SHED
     leaving = headers.get(identity.DRAINING)
     if leaving is not None and leaving == headers.get(identity.INSTANCE):
         return Outcome.DRAINING
     if raw.status_code < 500:
         return Outcome.OK
-    if raw.status_code == UNAVAILABLE and instance.id in headers.get_list(identity.SHED):
-        return Outcome.SHED
     # It ended the call itself, a moment before its caller would have. A handler's own 504 is an
     # answer like any other, and so is one that a gateway passes on.
     if raw.status_code == GATEWAY_TIMEOUT and instance.id in headers.get_list(DEADLINE):

@@ -97,7 +97,9 @@ class Target:
         balancer: makes the balancer of one transport and route.
         slow_start: seconds until a new instance has its full share; 0 for at once.
         subset: instances to use at most, 0 for all; None for 50 of lists of more than 100.
-        ejections: who is set aside.
+        ejections: who is set aside; may be shared with other targets of the service, as
+            ``subscription`` may.
+        prober: asks those whether they are well, and is shared along.
         where: the registry's URL, to be named when nobody is there.
 
     Attributes:
@@ -112,8 +114,10 @@ class Target:
         slow_start: float = SLOW_START,
         subset: int | None = None,
         ejections: Ejections | None = None,
+        prober: Prober | None = None,
         where: str = "",
     ) -> None:
+        self._closed = False
         self._where = f" in {where}" if where else ""
         self.service = subscription.service
         self.subscription = subscription
@@ -123,13 +127,13 @@ class Target:
         self.ejections = Ejections(service=self.service) if ejections is None else ejections
         self.ejections.on_change(self._refresh)
         self._observe: Observe = self.ejections.observe
-        self._prober = Prober(self.ejections)
+        self._prober = Prober(self.ejections) if prober is None else prober
         self._slow_start = SlowStart(slow_start)
         self._subset = Subset(subset)
         self._ramp: asyncio.TimerHandle | None = None
+        self._up: dict[str, Instance] = {}
         if subscription.snapshot is not None:
-            self.ejections.keep(subscription.snapshot.instances)
-            self._slow_start.see(subscription.snapshot.instances)
+            self._see(subscription.snapshot)
         self._stop = subscription.on_change(self._changed)
 
     def try_pick(
@@ -184,6 +188,8 @@ class Target:
         route: Route | None = None,
     ) -> Pick:
         """As :meth:`try_pick`, waiting up to 5 s for the first list."""
+        if self._closed:
+            raise NoInstances(f"{self.service}: not called, as the mesh is closed")
         try:
             async with asyncio.timeout(FIRST_LIST_WAIT):
                 await self.subscription.known()
@@ -207,9 +213,13 @@ class Target:
         return self.subscription.on_change(lambda snapshot: listener(snapshot.instances))
 
     def _changed(self, snapshot: Snapshot) -> None:
+        self._see(snapshot)
+        self._spread(snapshot)
+
+    def _see(self, snapshot: Snapshot) -> None:
+        self._up = {each.id: each for each in snapshot.up}
         self.ejections.keep(snapshot.instances)
         self._slow_start.see(snapshot.instances)
-        self._spread(snapshot)
 
     def _refresh(self) -> None:
         if self.subscription.snapshot is not None:
@@ -261,17 +271,15 @@ class Target:
 
     def _trial(self, transport: str, route: Route | None) -> Pick | None:
         """Return one whose pause has ended for a single call, unless it has to be probed first."""
-        snapshot = self.subscription.snapshot
-        up = {each.id: each for each in snapshot.up} if snapshot is not None else {}
         for instance_id in self.ejections.waiting():
-            instance = up.get(instance_id)
+            instance = self._up.get(instance_id)
             if instance is None:
                 continue
             if self.ejections.to_probe(instance_id) and self._prober.begin(instance):
                 continue
             # Of all who are up: a soft route selects anybody who is asked about alone.
             if transport in instance.endpoints and (
-                route is None or instance in route.select(list(up.values()))
+                route is None or instance in route.select(list(self._up.values()))
             ):
                 done = self.ejections.trial(instance_id)
                 return Pick(instance, instance.endpoints[transport], done, self._observe)
@@ -315,7 +323,11 @@ class Target:
         return f"{self.service}: {none}{_age(snapshot)}"
 
     async def aclose(self) -> None:
-        """Stop following the service."""
+        """Stop following the service, also for targets with which that is shared.
+
+        Closing twice is safe.
+        """
+        self._closed = True
         self._stop()
         if self._ramp is not None:
             self._ramp.cancel()

@@ -24,7 +24,7 @@ from meshkit.runtime.signals import StopSignals
 from meshkit.server.asgi import LIVE, READY, MeshApp
 from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
-from meshkit.server.layers import http_layers, new_limiter
+from meshkit.server.shedding.settings import new_limiter
 from meshkit.service import MeshService, health_checks, serves_http, servicers
 from meshkit.settings import MeshSettings, load_settings
 from meshkit.telemetry.otel import telemetry
@@ -169,8 +169,14 @@ class Runtime:
         if serves_http(service):
             from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
 
-            layered = http_layers(service.app, settings, self._instance_id)
-            app = MeshApp(layered, self.health, self.describe, baggage=settings.baggage)
+            app = MeshApp(
+                service.app,
+                self.health,
+                self.describe,
+                baggage=settings.baggage,
+                limiter=new_limiter(settings),
+                max_body=settings.max_body,
+            )
             sock = bind(settings.host, settings.port)
             self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
             warn_of_shadows(service.app.routes)

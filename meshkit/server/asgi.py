@@ -1,23 +1,43 @@
-"""The one ASGI layer in front of FastAPI: health, identity, and whether the doors are open."""
+"""The one ASGI layer in front of FastAPI: health, identity, limits, and what the call brought."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 from meshkit import identity, propagation
-from meshkit.context import enter
+from meshkit.context import CallContext, enter
 from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
+from meshkit.server.body_limit import BodyLimit
 from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
-from meshkit.server.http_call import HttpCall, naming
-from meshkit.server.shedding.http import ARRIVED
+from meshkit.server.http_call import HttpCall, Observe
+from meshkit.server.shedding import Limiter
+from meshkit.server.shedding.http import ARRIVED, is_upload, refuse
+from meshkit.server.timed_call import TimedCall
 
 LIVE = "/health/live"
 READY = "/health/ready"
-# What is read of a request's headers.
-HEADERS = {name.encode(): name for name in (identity.TARGET, *propagation.NAMES)}
+LENGTH, CHUNKED = "content-length", "transfer-encoding"
+# What is read of a request's headers; the parser has their names in lower case.
+HEADERS = {name.encode(): name for name in (identity.TARGET, LENGTH, CHUNKED, *propagation.NAMES)}
+READ = frozenset(HEADERS)
+NAME = itemgetter(0)
+NOTHING: Mapping[str, str] = {}
+
+
+def read(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    """Return those of ``HEADERS`` that are there, several of one name joined by commas."""
+    if READ.isdisjoint(map(NAME, headers)):
+        return NOTHING  # as with most that come from outside, and faster than to look at each
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name in HEADERS:
+            key, text = HEADERS[name], value.decode("latin-1")
+            found[key] = f"{found[key]},{text}" if key in found else text
+    return found
 
 
 class MeshApp:
@@ -34,6 +54,11 @@ class MeshApp:
         health: answered on two paths of ours.
         describe: what a readiness answer says beside the checks.
         baggage: keys of baggage that travel on.
+        limiter: how many requests at once are let in; None for no limit.
+        max_body: bytes of a request's body; 0 for no limit.
+
+    Attributes:
+        observe: told of the end of each request that the application handled.
     """
 
     def __init__(
@@ -43,8 +68,12 @@ class MeshApp:
         describe: Callable[[], dict[str, Any]],
         *,
         baggage: Collection[str] = (),
+        limiter: Limiter | None = None,
+        max_body: int = 0,
     ) -> None:
         self._app = app
+        self._with_body = BodyLimit(app, max_body) if max_body else app
+        self._limiter = limiter
         self._health = health
         self._describe = describe
         self._baggage = frozenset(baggage)
@@ -52,45 +81,67 @@ class MeshApp:
         self.instance_id = ""
         self.headers = DefaultHeaders()
         self.lifespan_error: Exception | None = None
+        self.observe: Observe | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Route one ASGI connection; not a coroutine itself, to save a frame per call."""
-        if scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             return self._lifespan(scope, receive, send)
         self.headers.refresh()
-        if scope["type"] == "http" and (health := self._paths.get(scope["path"])):
+        if kind == "http" and (health := self._paths.get(scope["path"])):
             return health(scope, send)
-        found: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            if name in HEADERS:
-                key, text = HEADERS[name], value.decode("latin-1")
-                found[key] = f"{found[key]},{text}" if key in found else text
+        found = read(scope["headers"])
         if identity.TARGET in found and found[identity.TARGET] != self.instance_id:
             return self._misdirected(scope, send, found[identity.TARGET])
         if self._health.phase is Phase.STARTING:
             return self._starting(scope, send)
-        return self._handle(found, scope, receive, send)
-
-    def _handle(
-        self, found: dict[str, str], scope: Scope, receive: Receive, send: Send
-    ) -> Awaitable[None]:
-        """Let the application answer, in the context that the headers tell of."""
         context = propagation.incoming(found, self._baggage, scope["headers"])
         enter(context)  # of the task that uvicorn has made for this request
-        if scope["type"] != "http":
-            context.end()
-            return self._app(scope, receive, send)
-        send = naming(send, context.request_id)
+        if kind != "http":
+            return self._talk(context, scope, receive, send)
         if context.deadline is None:
-            return self._app(scope, receive, send)
+            return self._handle(HttpCall(scope, send, context), found, receive)
         if (arrived := scope.get(ARRIVED)) is not None:
             context.deadline -= time.perf_counter() - arrived  # a busy loop takes its time
         left = context.deadline - time.monotonic()
-        return HttpCall(context, send, self.instance_id).within(left, self._app, scope, receive)
+        call = TimedCall(scope, send, context, left, self.instance_id)
+        return call.refuse() if left <= 0 else self._handle(call, found, receive)
+
+    def _handle(
+        self, call: HttpCall, found: Mapping[str, str], receive: Receive
+    ) -> Awaitable[None]:
+        """Let a request in, if there is room, and let the application answer it."""
+        scope = call.scope
+        came: float | None = scope.get(ARRIVED)
+        if self._limiter is not None:
+            came = self._limiter.acquire(came)
+            if came is None:
+                return refuse(scope, call, self.instance_id)
+            if found and is_upload(scope["method"], found):
+                self._limiter.forget()
+            else:
+                call.limiter = self._limiter
+        if came is not None:
+            call.came = came
+        call.observe = self.observe
+        has_body = LENGTH in found or CHUNKED in found
+        return call.run(self._with_body if has_body else self._app, receive)
+
+    def _talk(
+        self, context: CallContext, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        """Let a WebSocket in, if there is room; it does not count, its time is the caller's."""
+        context.end()
+        if self._limiter is not None:
+            if self._limiter.acquire(scope.get(ARRIVED)) is None:
+                return refuse(scope, send, self.instance_id)
+            self._limiter.forget()
+        return self._app(scope, receive, send)
 
     def wrap(self, layer: Callable[[ASGIApp], ASGIApp]) -> None:
         """Put a layer in front of the application; for requests that come from now on."""
-        self._app = layer(self._app)
+        self._app, self._with_body = layer(self._app), layer(self._with_body)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""

@@ -28,7 +28,8 @@ class BodyLimit:
     """Answers 413 to a body of more than ``limit`` bytes.
 
     One whose length is announced is not read at all; one that comes in chunks is counted while
-    the application reads it, so that uploads are not kept in memory here.
+    the application reads it, so that uploads are not kept in memory here. To be called only for
+    requests that have a body: others need no look.
 
     Args:
         app: what is behind.
@@ -40,16 +41,15 @@ class BodyLimit:
         self._limit = limit
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """See the class; costs a look at the headers."""
-        if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == b"content-length":
-                    # Digits, as the parser has checked.
-                    if int(value) > self._limit:
-                        return self._refuse(scope, receive, send)
-                    break
-                if name == b"transfer-encoding":
-                    return self._count(scope, receive, send)
+        """See the class."""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                # Digits, as the parser has checked.
+                if int(value) > self._limit:
+                    return self._refuse(scope, receive, send)
+                break
+            if name == b"transfer-encoding":
+                return self._count(scope, receive, send)
         return self._app(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,112 +1,88 @@
-"""One HTTP request in the application's hands: its id on the answer, its deadline kept."""
+"""One HTTP request in the application's hands: all that we do at its answer, in one place."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable
 
 from meshkit import propagation
 from meshkit.context import CallContext
-from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send, answer
+from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send
+from meshkit.server.shedding import Limiter
 
 REQUEST_ID = propagation.REQUEST.encode()
-DEADLINE = propagation.DEADLINE.encode()
 
-log = logging.getLogger("meshkit.server")
-
-
-def naming(send: Send, request_id: str) -> Send:
-    """Return a ``send`` that tells the id with the answer, unless the application gives its own.
-
-    Plain functions, not coroutines: each would be a frame more for every message.
-    """
-
-    def named(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            headers = message.get("headers", ())
-            for name, _ in headers:
-                if name == REQUEST_ID:
-                    break
-            else:
-                message["headers"] = [*headers, (REQUEST_ID, request_id.encode())]
-        return send(message)
-
-    return named
+# Told of each request when its answer is complete, or given up: its scope, the status (0 when
+# there was no answer) and the seconds since it came.
+Observe = Callable[[Scope, int, float], None]
 
 
 class HttpCall:
-    """A request with a deadline, between uvicorn and the application.
+    """What the application gets as its ``send``: one object for each request, one call a message.
+
+    Names the request's id with the answer, unless the application gives its own; frees the
+    request's place when the answer begins, so that streams are no slow requests; and tells who
+    observes when it has ended.
 
     Args:
-        context: of the call.
+        scope: of the request.
         send: uvicorn's, or what stands before it.
-        instance_id: our own.
+        context: of the call.
+
+    Attributes:
+        came: when the request came, on ``time.perf_counter()``.
+        limiter: where the request holds a place; None when it does not, or no more.
+        observe: who is told of the end; None when nobody is, or has been.
+        status: of the answer, 0 until it begins.
     """
 
-    # What most calls never change.
-    _timer: asyncio.TimerHandle | None = None
-    _started = False
-    _ended = False
-    _expired = False
+    __slots__ = ("_send", "came", "context", "limiter", "observe", "scope", "status")
 
-    def __init__(self, context: CallContext, send: Send, instance_id: str) -> None:
-        self._context = context
+    def __init__(self, scope: Scope, send: Send, context: CallContext) -> None:
+        self.scope = scope
+        self.context = context
+        self.came = 0.0
+        self.limiter: Limiter | None = None
+        self.observe: Observe | None = None
+        self.status = 0
         self._send = send
-        self._instance_id = instance_id
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass on a part of the answer."""
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Pass on a part of the answer; not a coroutine itself, to save a frame."""
         if message["type"] == "http.response.start":
-            self._started = True
+            self._begin(message)
         elif not message.get("more_body"):
-            self._finish()
+            self._end()
         return self._send(message)
 
-    def _finish(self) -> None:
-        """Free the background tasks that follow a complete answer of its deadline."""
-        self._ended = True
-        self._context.end()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def within(self, seconds: float, app: ASGIApp, scope: Scope, receive: Receive) -> None:
-        """Run the application, and cancel it when its answer is not there in time.
-
-        It can clean up, or even answer, when it is cancelled. Then the caller gets a 504; when a
-        part of the answer has left, the end of the connection says that the rest is missing.
-        """
-        if seconds <= 0:
-            await self._give_up(scope, "the call's deadline had passed on arrival")
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, task)
-        cancelling = task.cancelling()
+    async def run(self, app: ASGIApp, receive: Receive) -> None:
+        """Let the application answer; whatever it does, the request holds no place afterwards."""
         try:
-            await app(scope, receive, self.send)
-        except asyncio.CancelledError:
-            if not self._expired or task.cancelling() > cancelling + 1:
-                raise  # by the server, which stops
+            await app(self.scope, receive, self)
         finally:
-            self._timer.cancel()
-        if self._expired:
-            task.uncancel()
-            await self._too_late(seconds, scope)
+            if self.limiter is not None:
+                self._leave(ok=False)
+            if self.observe is not None:
+                self._end()
 
-    def _expire(self, task: asyncio.Task[Any]) -> None:
-        self._expired = True
-        task.cancel()
+    def _begin(self, message: Message) -> None:
+        self.status = message["status"]
+        if self.limiter is not None:
+            self._leave(ok=self.status < 400)
+        headers = message.get("headers", ())
+        for name, _ in headers:
+            if name == REQUEST_ID:
+                return
+        message["headers"] = [*headers, (REQUEST_ID, self.context.request_id.encode())]
 
-    async def _too_late(self, seconds: float, scope: Scope) -> None:
-        limit = f"the call's deadline of {seconds:.3g} s has passed"
-        if not self._started:
-            await self._give_up(scope, limit)
-        elif not self._ended:
-            log.warning("%s %s: answer broken off: %s", scope["method"], scope["path"], limit)
+    def _leave(self, *, ok: bool) -> None:
+        """Free its place; latencies are compared with those of the same endpoint."""
+        limiter, self.limiter = self.limiter, None
+        if limiter is not None:
+            limiter.release(self.came, self.scope.get("endpoint"), ok=ok)
 
-    async def _give_up(self, scope: Scope, why: str) -> None:
-        # Named, so that our caller can tell it from a 504 that the application gives.
-        pair = (DEADLINE, self._instance_id.encode())
-        await answer(scope, self.send, 504, {"detail": why}, [pair])
+    def _end(self) -> None:
+        """Tell of the end, once."""
+        observe, self.observe = self.observe, None
+        if observe is not None:
+            observe(self.scope, self.status, time.perf_counter() - self.came)

@@ -135,7 +135,17 @@ CASES = {
     "bad switch": Case(
         env={"MESHKIT_RELOAD": "perhaps"},
         code=1,
-        says="bad value for MESHKIT_RELOAD: should be a valid boolean",
+        says="bad value for MESHKIT_RELOAD: should be true or false",
+    ),
+    "bad size": Case(
+        env={"MESHKIT_MAX_BODY": "abc"},
+        code=1,
+        says="bad value for MESHKIT_MAX_BODY: should be a number of bytes, or one with a unit such",
+    ),
+    "bad balancer": Case(
+        env={"MESHKIT_BALANCER": "foo"},
+        code=1,
+        says="bad value for MESHKIT_BALANCER: should be 'p2c', 'round_robin', 'weighted'",
     ),
     "bad flag": Case(
         arguments=("run", "--log-level", "loud"),

@@ -6,8 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from meshkit import ConfigError, Mesh, http_client
-from meshkit.discovery.balancing import Candidate, ConsistentHash, PowerOfTwo, RoundRobin
+from meshkit import ConfigError, EjectionPolicy, Mesh, http_client
+from meshkit.discovery.balancing import (
+    Candidate,
+    ConsistentHash,
+    Outcome,
+    PowerOfTwo,
+    RoundRobin,
+)
 from meshkit.discovery.target import Target
 from meshkit.model import Endpoint, Instance
 from meshkit.runtime import Runtime
@@ -66,6 +72,51 @@ async def test_clients_share_what_they_balance_alike(mesh: Mesh) -> None:
     assert mesh.http("users", balancer="hash") is mesh.http("users", balancer="hash")
 
 
+async def test_clients_that_balance_differently_share_what_they_know(mesh: Mesh) -> None:
+    """One question to the registry, and one has not to find dead what another has found so."""
+    for number in (1, 2):
+        await mesh.registry.register(users(number))
+    one, other = mesh.target("users"), mesh.target("users", balancer="round_robin")
+    assert one is not other
+    assert one.subscription is other.subscription
+    own = mesh.target("users", ejection=EjectionPolicy(failures=3))
+    assert own.subscription is one.subscription
+
+    await other.pick("http")
+    found = await one.pick("http")
+    found.done(Outcome.REFUSED)
+    left = {"users-1", "users-2"} - {found.instance.id}
+    assert set(await called(other, 10)) == left
+    assert set(await called(own, 10)) == {"users-1", "users-2"}  # it judges by itself
+
+
+async def test_one_probe_asks_for_all_clients(mesh: Mesh) -> None:
+    asked: list[str] = []
+
+    async def probe(instance: Instance, endpoint: Endpoint) -> bool:
+        asked.append(instance.id)
+        return True
+
+    for number in (1, 2):
+        await mesh.registry.register(users(number))
+    quick = EjectionPolicy(pause=0.01, longest_pause=0.01)
+    one = mesh.target("users", ejection=quick)
+    other = mesh.target("users", ejection=quick, balancer="round_robin")
+    one.probe_with("http", probe)
+    await other.pick("http")
+    found = await one.pick("http")
+    found.done(Outcome.REFUSED)
+
+    async def back() -> bool:
+        pick = other.try_pick("http")
+        assert pick is not None
+        pick.done(Outcome.OK)
+        return not other.ejections.describe()
+
+    await aeventually(back)
+    assert asked == [found.instance.id]
+
+
 async def test_a_mesh_says_for_all(mesh: Mesh) -> None:
     async with Mesh(mesh.registry, balancer="hash") as hashing:
         assert hashing.target("users") is hashing.target("users", balancer=ConsistentHash)
@@ -96,6 +147,14 @@ async def test_a_mesh_with_an_unknown_one_is_an_error() -> None:
 class Orders(MeshService):
     name = "orders"
     users = http_client("users")
+
+
+async def test_a_declared_client_is_the_meshs_own_and_not_made_again() -> None:
+    service = Orders()
+    for _ in range(2):  # a new mesh each time
+        settings = MeshSettings(registry=f"memory://{uuid.uuid4()}")
+        async with Runtime(service, settings=settings) as running:
+            assert service.users is service.users is running.mesh.http("users")
 
 
 async def test_the_setting_is_for_all_clients_of_a_service() -> None:

@@ -16,9 +16,7 @@ async def test_calls_beyond_the_limit_fail_at_once() -> None:
     assert bulkhead.try_enter()
     with pytest.raises(BulkheadFull) as caught:
         await bulkhead.enter()
-    assert str(caught.value) == (
-        "users: not called, as 2 calls are under way (bulkhead) and 0 wait already"
-    )
+    assert str(caught.value) == ("users: not called, as 2 calls are under way (bulkhead)")
     assert isinstance(caught.value, CallError)
     assert (bulkhead.busy, bulkhead.refused) == (2, 1)
     bulkhead.leave()

@@ -185,6 +185,17 @@ async def test_the_first_refused_connection_costs_nothing(first: Running) -> Non
                 await ours.stub.Say(say("x"))
 
 
+async def test_what_the_budget_gave_for_nobody_is_given_back() -> None:
+    guards = Guards("echo", RetryBudget(share=0.0, floor=1.0))
+    with refusing() as address:
+        gone = [describe(name, address) for name in ("echo-0", "echo-1")]
+        async with calling(*gone, guards=guards) as ours:
+            before = guards.budget.left
+            with pytest.raises(grpc.aio.AioRpcError, match="no instance left to try"):
+                await ours.stub.Say(say("x"))
+            assert guards.budget.left == before
+
+
 # The time of one try.
 
 

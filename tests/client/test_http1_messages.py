@@ -331,3 +331,101 @@ async def test_a_protocol_nobody_asked_for(transport: Http1Transport) -> None:
     async with raw_server(upgrade_of(line)) as endpoint:
         with pytest.raises(ConnectionLost, match="sent no valid answer"):
             await transport.send(request_to(endpoint))
+
+
+@ways
+async def test_trailers_are_no_headers(transport: Http1Transport, send: object) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-a: 1\r\n\r\n"
+    answer = head + b"2\r\nok\r\n0\r\ncontent-encoding: gzip\r\nx-a: 2\r\n\r\n"
+    async with raw_server(Server(answer)) as endpoint:
+        got = await (whole if send is whole else streamed)(transport, request_to(endpoint))
+    assert (got.content, dict(got.headers)) == (b"ok", {"transfer-encoding": "chunked", "x-a": "1"})
+
+
+async def test_headers_of_a_second_answer_are_not_of_the_first(transport: Http1Transport) -> None:
+    got = await answered(transport, http_answer(200, b"ok") + http_answer(200, b"no", ("x-a", "2")))
+    assert (got.content, dict(got.headers)) == (b"ok", {"content-length": "2"})
+
+
+async def test_a_body_in_answer_to_head_ends_the_connection(transport: Http1Transport) -> None:
+    server = Server(http_answer(200, b"unexpected"))
+    async with raw_server(server) as endpoint:
+        for _ in range(2):
+            got = await transport.send(request_to(endpoint, "HEAD"))
+            assert (got.status_code, got.content) == (200, b"")
+    assert server.connections == 2
+
+
+@ways
+@pytest.mark.parametrize("kind", ["one", "many", "interim"])
+async def test_a_head_without_end(transport: Http1Transport, send: object, kind: str) -> None:
+    start = b"HTTP/1.1 200 OK\r\n"
+    part = {
+        "one": b"x" * 1000,
+        "many": b"x-a: 1\r\n" * 100,
+        "interim": b"\r\nHTTP/1.1 103 Early Hints\r\nx-a: 1\r\n",
+    }[kind]
+    hung_up = asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        first = {"one": start + b"x-a: ", "many": start}.get(kind, b"HTTP/1.1 103 Early Hints\r\n")
+        writer.write(first)
+        try:
+            while True:
+                writer.write(part)
+                await writer.drain()
+        except ConnectionError:
+            hung_up.set()
+
+    async with raw_server(endless) as endpoint:
+        with pytest.raises(ConnectionLost, match="headers of more than"):
+            await (whole if send is whole else streamed)(transport, request_to(endpoint))
+        async with asyncio.timeout(10):
+            await hung_up.wait()
+
+
+async def test_a_large_stream_that_was_left_unread_harms_no_later_call(
+    transport: Http1Transport,
+) -> None:
+    # More than one read of the socket, so that it is complete and above the bound at once.
+    server = Server(http_answer(200, b"x" * 400_000))
+    async with raw_server(server) as endpoint:
+        for _ in range(10):
+            stream = await transport.stream(request_to(endpoint))
+            await asyncio.sleep(0.02)  # it arrives meanwhile
+            await stream.aclose()
+            got = await transport.send(request_to(endpoint))
+            assert len(got.content) == 400_000
+
+
+@pytest.mark.parametrize("end", ["left", "broken"])
+async def test_a_stream_that_we_break_off_never_looks_complete(
+    transport: Http1Transport, end: str
+) -> None:
+    async def lasting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")  # the end of the connection ends it
+        await reader.read()
+
+    broken = asyncio.Event()
+
+    async def question() -> AsyncIterator[bytes]:
+        yield b"a"
+        await broken.wait()
+        raise OSError("the disk is gone")
+
+    async with raw_server(lasting) as endpoint:
+        request = request_to(endpoint, "POST")
+        if end == "broken":
+            request = dataclasses.replace(request, content=question())
+        stream = await transport.stream(request)
+        assert await stream.read() == b"half"
+        if end == "broken":
+            broken.set()
+        else:
+            stream.interrupt()
+        await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionLost):
+            await stream.read()
+        await stream.aclose()

@@ -90,6 +90,18 @@ async def test_a_stream_keeps_its_place_until_it_is_closed() -> None:
         assert (await ours.client.get("/x")).text == "ok"
 
 
+async def test_a_stream_tells_the_breaker_as_soon_as_it_begins() -> None:
+    """It may last for hours, during which a half-open breaker would let nobody through."""
+    server = Server(http_answer(500))
+    async with raw_server(server) as endpoint, users(endpoint, breaker=BREAKER) as ours:
+        for _ in range(4):
+            await ours.client.get("/x")
+        server.answer = http_answer(200, b"ok")
+        await asyncio.sleep(0.35)
+        async with ours.client.stream("GET", "/x"):
+            assert (await ours.client.get("/x")).text == "ok"
+
+
 async def test_clients_of_a_service_share_them() -> None:
     async with raw_server(Server()) as endpoint, users(endpoint) as ours:
         from meshkit import Mesh

@@ -10,7 +10,7 @@ import pytest
 from meshkit import identity
 from meshkit.client.retry import RetryPolicy
 from meshkit.discovery.balancing import Outcome
-from meshkit.errors import ConnectionLost
+from meshkit.errors import ConnectionLost, NoInstances
 from tests.client.http_servers import (
     Received,
     Server,
@@ -126,6 +126,26 @@ async def test_a_shed_call_goes_elsewhere_whatever_the_method(method: str) -> No
         assert ours.outcomes == [("users-a", Outcome.SHED), ("users-b", Outcome.OK)]
         assert ours.client.stats.failures == {"shed": 1}
     assert good.received[0].body == b"body"
+
+
+async def test_a_call_shed_by_an_instance_that_leaves_goes_elsewhere_too() -> None:
+    leaving = (identity.DRAINING, "users-a")
+    busy = Server(http_answer(503, b"", A, SHED, leaving, ("retry-after", "7")))
+    good = Server()
+    async with raw_server(busy) as first, raw_server(good) as second, users(first, second) as ours:
+        answer = await ours.client.post("/x", content=b"body")
+        assert (answer.instance.id, answer.attempts) == ("users-b", 2)
+    assert good.received[0].body == b"body"
+
+
+async def test_what_the_budget_gave_for_nobody_is_given_back() -> None:
+    with refusing() as one, refusing() as two:
+        async with users(one, two) as ours:
+            budget = ours.client.guards.budget
+            before = budget.left
+            with pytest.raises(NoInstances, match="after 2 attempts"):
+                await ours.client.get("/x")
+            assert budget.left == pytest.approx(before + 0.2)
 
 
 async def test_a_shed_answer_of_whom_a_gateway_called_is_not_the_gateways() -> None:

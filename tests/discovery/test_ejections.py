@@ -66,6 +66,17 @@ def test_who_is_not_there_is_avoided_at_once(
     assert ejections.avoided == {A}  # until a good answer
 
 
+def test_nobody_is_due_who_is_not_up(ejections: Ejections, clock: Clock) -> None:
+    """Else each call would look for somebody who can't be tried."""
+    ejections.observe(A, REFUSED, 0.001)
+    down = instance(1, status=Status.DOWN)
+    ejections.keep([down, *(instance(each) for each in (2, 3, 4))])
+    clock.advance(100)
+    assert not ejections.due()
+    ejections.keep([instance(each) for each in (1, 2, 3, 4)])
+    assert ejections.due()
+
+
 def test_an_answer_shows_that_it_is_there(ejections: Ejections) -> None:
     """As when all are avoided, and therefore all are called."""
     ejections.observe(A, REFUSED, 0.001)

@@ -215,6 +215,32 @@ async def test_who_can_be_probed_is_probed_before_its_trial(
     assert asked == [instance(2).id] * 3
 
 
+async def test_no_probe_goes_on_when_another_has_failed(
+    registry: Commanded, target: Target, clock: Clock
+) -> None:
+    async def refused(which: Instance, endpoint: Endpoint) -> bool:
+        raise OSError("refused")
+
+    async def hanging(which: Instance, endpoint: Endpoint) -> bool:
+        await asyncio.sleep(600)
+        return True
+
+    target.probe_with("http", refused)
+    target.probe_with("grpc", hanging)
+    await registry.put(instance(1), instance(2, transports=("http", "grpc")))
+    await listed(target, 1, 2)
+    end(target, 2, Outcome.REFUSED)
+    clock.advance(1)
+    before = asyncio.all_tasks()
+    assert called(target, 1) == {1: 1}
+
+    async def ended() -> bool:
+        return not target._prober._tasks
+
+    await aeventually(ended)
+    assert asyncio.all_tasks() <= before
+
+
 async def test_closing_ends_a_probe(registry: Commanded, clock: Clock) -> None:
     async with targeting(registry, clock) as target:
         begun = asyncio.Event()

@@ -125,7 +125,7 @@ async def test_clients_of_the_short_form_and_of_the_route_are_one(target: Target
     async with Mesh("memory://test-routes") as mesh:
         assert mesh.http("users@v2") is mesh.http("users", route=Route(tags=("v2",)))
         assert mesh.http("users@v2") is not mesh.http("users")
-        with pytest.raises(ConfigError, match=r"route='v2' is no meshkit\.Route"):
+        with pytest.raises(ConfigError, match=r"route= must be a Route, as in .*, not 'v2'"):
             mesh.http("users", route="v2")  # type: ignore[arg-type]
 
 

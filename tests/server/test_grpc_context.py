@@ -141,6 +141,10 @@ def echo(request: pytest.FixtureRequest) -> Iterator[AsyncEcho]:
     made.release.set()
 
 
+# For what a thread can't do: be cancelled, or start tasks.
+only_async = pytest.mark.parametrize("echo", [AsyncEcho], indirect=True, ids=["async"])
+
+
 @pytest.fixture
 async def stub(echo: AsyncEcho) -> AsyncIterator[Any]:
     server = GrpcServer("127.0.0.1", 0, baggage=("tenant",))
@@ -215,9 +219,8 @@ async def test_a_handler_ends_when_the_deadline_passes(stub: Any, echo: AsyncEch
         await noted(echo, "began", "cancelled")
 
 
+@only_async
 async def test_a_handler_that_streams_ends_too(stub: Any, echo: AsyncEcho) -> None:
-    if isinstance(echo, SyncEcho):
-        pytest.skip("a thread can't be cancelled")
     with pytest.raises(grpc.aio.AioRpcError) as late:
         async for _ in stub.Repeat(EchoRequest(text="hang"), timeout=0.4):
             pass
@@ -234,11 +237,10 @@ async def test_a_handler_ends_when_its_caller_gives_up(stub: Any, echo: AsyncEch
     await noted(echo, "began", "ended" if isinstance(echo, SyncEcho) else "cancelled")
 
 
+@only_async
 async def test_what_a_handler_starts_goes_on_without_its_deadline(
     stub: Any, echo: AsyncEcho
 ) -> None:
-    if isinstance(echo, SyncEcho):
-        pytest.skip("it has no loop to start tasks in")
     await stub.Say(EchoRequest(text="spawn"), timeout=0.3)
     await echo.tasks[0]
     before, after = echo.left

@@ -52,6 +52,7 @@ class Attempts(Search):
     _racing: tuple[tuple[Attempt, Any], ...] = ()  # all under way, if more than one
     _sent = 0
     _moved = False  # past a refused connection
+    _paid = False  # for the attempt that is to come, from the budget
     _told_not_to = False
     _outcome = Outcome.CANCELLED  # of the attempt that ended last
     _callbacks: tuple[Callable[[Any], None], ...] = ()
@@ -164,6 +165,8 @@ class Attempts(Search):
             self._tried = ()
             self._pause(self.plan.retry.pause(self._pauses))
         else:
+            if self._paid:
+                self.plan.guards.budget.give_back()
             self._end(self._nobody(error))
 
     def _begin(self, pick: Pick, *, further: bool = False) -> None:
@@ -333,8 +336,9 @@ class Attempts(Search):
         if verdict.outcome is Outcome.REFUSED and not self._moved:
             self._moved = True  # no server has work from it
             return True
-        self._spent = not self.plan.guards.budget.withdraw()
-        return not self._spent
+        self._paid = self.plan.guards.budget.withdraw()
+        self._spent = not self._paid
+        return self._paid
 
     def _end(self, error: Exception | None) -> None:
         """End the call: with what the last attempt got, or with this error."""

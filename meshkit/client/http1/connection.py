@@ -15,7 +15,8 @@ from meshkit.errors import AnswerTooLarge, CallError, CallTimeout, ConfigError, 
 
 # Of a stream that nobody reads: more than this stays with the sender.
 MOST_BUFFERED = 256 * 1024
-
+# Bytes of a head that is not complete, interim answers included.
+MOST_HEAD = 256 * 1024
 
 HANGUP = getattr(select, "POLLRDHUP", 0)  # Linux has it
 
@@ -36,6 +37,7 @@ class Connection(asyncio.Protocol):
         "_bodiless",
         "_closed",
         "_error",
+        "_head",
         "_lasting",
         "_loop",
         "_most",
@@ -72,6 +74,7 @@ class Connection(asyncio.Protocol):
         self.pairs: list[tuple[str, str]] = []
         self._pieces: deque[bytes] = deque()
         self._size = 0
+        self._head = 0
         self._error: CallError | None = None
         self._bodiless = bodiless
         self._streamed = streamed
@@ -98,7 +101,16 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             self.fail(ConnectionLost(f"sent no valid answer ({reason})"))
-        if self._streamed and self._size > MOST_BUFFERED and not self._paused and not self._closed:
+        if not self.status:  # the parser collects a head for as long as it comes
+            self._head += len(data)
+            if self._head > MOST_HEAD:
+                self.fail(ConnectionLost(f"sent headers of more than {MOST_HEAD} bytes"))
+        if self._streamed and self._size > MOST_BUFFERED:
+            self._pause()
+
+    def _pause(self) -> None:
+        # Not when the answer is complete: the connection may serve another request, unread.
+        if not (self._paused or self._closed or self.complete):
             self._paused = True
             self._transport.pause_reading()
 
@@ -135,8 +147,9 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        self.pairs.append((name.decode("latin-1").lower(), _text(value)))
+        """Take a header. What comes later is a trailer, or of an answer that nobody asked for."""
+        if not self.status:
+            self.pairs.append((name.decode("latin-1").lower(), _text(value)))
 
     def on_headers_complete(self) -> None:
         """Hear that the body is next. An interim answer (1xx) has none, and is not the answer."""
@@ -161,7 +174,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Take a part of the body."""
-        if self.complete:
+        if self.complete:  # of an answer to HEAD: what else of it comes can't be told apart
+            self.abort()
             return
         self._pieces.append(data)
         self._size += len(data)
@@ -173,7 +187,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Hear that this was all."""
         if self.status and not self.complete:
-            self.reusable = self._parser.should_keep_alive() and not self._closed
+            # An answer may come before all was sent; what is left would go before the next head.
+            unsent = self._closed or self._writable is not None
+            self.reusable = self._parser.should_keep_alive() and not unsent
             self.complete = True
             self._wake()
 
@@ -255,6 +271,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, whatever is under way: the peer sees that nobody waits any more."""
         self.reusable = False
+        self._lasting = False  # so this end is none of the body's
         self._transport.abort()
 
     def fail(self, error: CallError) -> None:

@@ -10,36 +10,60 @@ from meshkit.errors import ConnectionLost
 ACCEPTED = "gzip, deflate"
 GZIP = zlib.MAX_WBITS | 16
 RAW = -zlib.MAX_WBITS
+ENVELOPE = 2  # bytes, by which zlib's is known
+# Decompressed at once: what follows a member is copied, and a body may have members without end.
+WINDOW = 8192
 
 
 class Decoder:
-    """Decompresses one body, piece by piece."""
+    """Decompresses one body, piece by piece.
 
-    __slots__ = ("_begun", "_gzip", "_inner")
+    Attributes:
+        pending: more can be had without more data.
+    """
+
+    __slots__ = ("_begun", "_gzip", "_inner", "_rest", "pending")
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
         self._begun = False
         self._inner = zlib.decompressobj(GZIP if gzip else zlib.MAX_WBITS)
+        self._rest = b""  # not decompressed yet
+        self.pending = False
 
     def decode(self, data: bytes, limit: int = 0) -> bytes:
         """Return what ``data`` holds: at most one byte more than ``limit``, if that is not 0.
 
+        What is left then is had with the next call.
+
         Raises:
             ConnectionLost: it is not what its header says.
         """
-        found = b""
+        data = self._rest + data
+        if not (self._gzip or self._begun) and len(data) < ENVELOPE:
+            self._rest = data
+            return b""
+        found: list[bytes] = []
+        room = limit + 1 if limit else 0
+        taken = 0
         try:
-            while data:
+            while taken < len(data) or self.pending:
                 if self._inner.eof:  # several members of gzip may follow one another
                     self._inner = zlib.decompressobj(GZIP)
-                found += self._inflate(data, limit + 1 - len(found) if limit else 0)
-                if 0 < limit < len(found):
-                    return found
-                data = self._inner.unused_data
+                window = data[taken : taken + WINDOW]
+                part = self._inflate(window, room)
+                found.append(part)
+                inner = self._inner
+                taken += len(window) - len(inner.unused_data) - len(inner.unconsumed_tail)
+                room -= len(part) if room else 0
+                if limit and not room:  # the decompressor may hold back more
+                    self.pending = taken < len(data) or not inner.eof
+                    break
+                self.pending = False
         except zlib.error as error:
             raise _invalid(str(error)) from None
-        return found
+        self._rest = data[taken:]
+        return b"".join(found)
 
     def _inflate(self, data: bytes, limit: int) -> bytes:
         try:
@@ -55,7 +79,7 @@ class Decoder:
 
     def finish(self) -> None:
         """Raise ConnectionLost when the body ended too early; an empty one is fine."""
-        if self._begun and not self._inner.eof:
+        if self._rest or (self._begun and not self._inner.eof):
             raise _invalid("the compressed body is cut short")
 
 

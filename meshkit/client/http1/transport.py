@@ -24,6 +24,7 @@ T = TypeVar("T")
 Sending = asyncio.Future[None]
 
 CONNECTIONS = 256  # to one instance
+MOST_DECODED = 256 * 1024  # bytes of a stream at once: compressed, they may be a thousandth of it
 
 
 class Http1Transport(HttpTransport):
@@ -153,13 +154,17 @@ class Http1Stream(RawStream):
         """See :class:`~meshkit.client.transport.RawStream`."""
         if self._connection is None:
             raise ConfigError("the stream is closed: read it within its `async with`")
-        while piece := await self._connection.next_piece(self.timeout):
-            if self._decoder is None:
-                return piece
-            if decoded := self._decoder.decode(piece):
+        decoder = self._decoder
+        if decoder is None:
+            return await self._connection.next_piece(self.timeout)
+        while decoder.pending:
+            await asyncio.sleep(0)  # others have their turn between two parts of much
+            if decoded := decoder.decode(b"", MOST_DECODED):
                 return decoded
-        if self._decoder is not None:
-            self._decoder.finish()
+        while piece := await self._connection.next_piece(self.timeout):
+            if decoded := decoder.decode(piece, MOST_DECODED):
+                return decoded
+        decoder.finish()
         return b""
 
     def interrupt(self) -> None:

@@ -300,7 +300,11 @@ class Ejections:
         self._schedule()
 
     def _schedule(self) -> None:
-        ends = (record.until for record in self._records.values() if record.away)
+        ends = (
+            record.until
+            for key, record in self._records.items()
+            if record.away and key in self._up  # nobody could try the others
+        )
         self.next_return = min(ends, default=math.inf)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 from meshkit.errors import ConfigError
+from meshkit.numbers import check_numbers
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class EjectionPolicy:
     panic: float = 0.5
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("failures", "deviations", "delay"):
             self._check(name, 0)
         for name in ("volume", "instances"):

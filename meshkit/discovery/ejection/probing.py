@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from meshkit.discovery.ejection.ejections import Ejections
 from meshkit.model import Endpoint, Instance
@@ -39,7 +40,7 @@ class Prober:
     def begin(self, instance: Instance) -> bool:
         """Begin to probe in the background. False when there is nothing to do it by."""
         probes = [
-            probe(instance, instance.endpoints[transport])
+            functools.partial(probe, instance, instance.endpoints[transport])
             for transport, probe in self._probes.items()
             if transport in instance.endpoints
         ]
@@ -51,11 +52,13 @@ class Prober:
         task.add_done_callback(self._tasks.discard)
         return True
 
-    async def _run(self, instance: Instance, probes: list[Awaitable[bool]]) -> None:
+    async def _run(
+        self, instance: Instance, probes: Sequence[Callable[[], Awaitable[bool]]]
+    ) -> None:
         good = False
         try:
             async with asyncio.timeout(TIMEOUT):
-                good = all(await asyncio.gather(*probes))
+                good = await _all_good(probes)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not well
             log.debug("the probe of %s failed: %r", instance.id, error)
         finally:
@@ -67,3 +70,11 @@ class Prober:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _all_good(probes: Sequence[Callable[[], Awaitable[bool]]]) -> bool:
+    """Probe in turn: none goes on, unnoticed, after another one has failed."""
+    for probe in probes:
+        if not await probe():
+            return False
+    return True

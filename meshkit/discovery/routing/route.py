@@ -47,6 +47,10 @@ class Route:
         tags = tuple(sorted({self.tags} if isinstance(self.tags, str) else set(self.tags)))
         for tag in tags:
             check_tag(tag)
+        if not isinstance(self.version, str):
+            raise ConfigError(f"Route: version must be text such as '>=2,<3', not {self.version!r}")
+        if not isinstance(self.metadata, Mapping):
+            raise ConfigError(f"Route: metadata must be a mapping, not {self.metadata!r}")
         pairs = tuple(sorted(_checked(self.metadata)))
         put = object.__setattr__
         put(self, "tags", tags)

@@ -45,6 +45,8 @@ class Sticky:
     """
 
     def __init__(self, source: str) -> None:
+        if not isinstance(source, str):
+            raise ConfigError(f"sticky= must be a header's or cookie's name, not {source!r}")
         self._read = cookie if source.lower().startswith(COOKIE) else header
         name = source[len(COOKIE) :] if self._read is cookie else source.lower()
         if not NAME.fullmatch(name):

@@ -82,12 +82,13 @@ class Limiter:
             came: when it came, on the limiter's clock; None for now. Meanwhile others were
                 served: that tells how many more wait with it, as far as this process can know.
         """
-        now = self._clock()
         if came is None:
-            came = now
-        at_once = self.in_flight + (now - came) * self._rate
-        if at_once >= self.limit and self._over(at_once, now):
-            return None
+            came = self._clock()
+        if self.limit != math.inf:  # seldom, so the time is not asked for otherwise
+            now = self._clock()
+            at_once = self.in_flight + (now - came) * self._rate
+            if at_once >= self.limit and self._over(at_once, now):
+                return None
         self.in_flight += 1
         return came
 
