@@ -197,3 +197,21 @@ async def test_off_means_off_whoever_has_set_a_provider(
     spans = traced.once(trace, 0) if traced.spans(trace) else []
     assert not [span for span in spans if span["scope"] == "meshkit"]
     await caller.close()
+
+
+async def test_on_sends_to_where_the_variables_say(services: Processes) -> None:
+    env = {"MESHKIT_OTEL": "on", "OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none"}
+    ledger = services.start("chain:Ledger", env={**env, "OTEL_BSP_SCHEDULE_DELAY": "50"})
+    caller = Caller(ledger.ready())
+    await caller.call("http", "look", new_trace()[1])
+    eventually(lambda: '"name": "GET /go"' in ledger.output, within=PATIENCE)
+    assert '"service.name": "ledger"' in ledger.output
+    await caller.close()
+
+
+def test_an_exporter_that_is_not_known_is_named_in_one_line(services: Processes) -> None:
+    env = {"MESHKIT_OTEL": "on", "OTEL_TRACES_EXPORTER": "zipkin"}
+    ledger = services.start("chain:Ledger", env=env)
+    assert ledger.wait() != 0
+    assert "OTEL_TRACES_EXPORTER=zipkin is not known here" in ledger.output
+    assert "Traceback" not in ledger.output
