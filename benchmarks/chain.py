@@ -2,8 +2,9 @@
 
 A client asks orders over HTTP, whose handler asks users over HTTP or gRPC and answers with what it
 learned. Ours is two meshkit services that find each other in the embedded registry, with all that
-is on by default. By hand it is two
-or a channel of grpc.aio. Each is a process of its own, and all take their bursts in turn.
+is on by default. By hand it is two FastAPI applications with fixed addresses and one shared client
+with a timeout: httpx 0.28, httpx2, or a channel of grpc.aio. Each is a process of its own, and all
+take their bursts in turn.
 
 chain_X_N: time of a call, which is 1 / (calls a second), with N in flight, ours against X.
 chain_X_cpu_N: CPU of both processes together for a call, all of their threads.

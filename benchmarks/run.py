@@ -44,6 +44,7 @@ NAMES = (
     "pick",
     "access_log",
     "limits",
+    "tracing",
 )
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 

@@ -89,6 +89,9 @@ class MeshSettings(BaseSettings):
     debug_endpoint: bool | None = Field(
         None, description="serve /debug/mesh; unset: in development only"
     )
+    otel: Literal["auto", "on", "off"] = Field(
+        "auto", description="OpenTelemetry: auto if a provider was set, on makes one"
+    )
     self_probe: Literal["require", "warn", "off"] = Field(
         "require", description="call ourselves by the advertised address before registering"
     )

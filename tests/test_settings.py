@@ -79,6 +79,7 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("check_timeout", "0.5", 0.5),
         ("access_log", "true", True),
         ("shedding", "auto", "auto"),
+        ("otel", "off", "off"),
         ("max_concurrency", "100", 100),
         ("max_body", "1MiB", 1048576),
         ("check_interval", "1", 1.0),

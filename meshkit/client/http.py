@@ -31,6 +31,7 @@ from meshkit.client.response import Response, StreamResponse
 from meshkit.client.retry import IDEMPOTENT_METHODS, RetryPolicy
 from meshkit.client.sse import IDLE_TIMEOUT, EventStream
 from meshkit.client.stats import CallStats
+from meshkit.client.tracing import Carries, Tracing
 from meshkit.client.transport import HttpTransport, RawStream
 from meshkit.client.verbs import USUAL_METHODS, WITH_BODY, BodyOptions, Verbs
 from meshkit.context import OUTSIDE, current
@@ -107,8 +108,13 @@ class HttpClient(Verbs):
         self._plans = Plans(self.guards, policy.retry, policy.hedge)
         self._gate = Gate.of(self.guards, policy)
         self._most = policy.max_answer or 0
-        self._exchange = Exchange(target, self.guards, self.stats)
+        self._plain = Exchange(target, self.guards, self.stats)
+        self._exchange: Carries = self._plain
         target.probe_with("http", http_probe(transport))
+
+    def trace(self, tracing: Tracing) -> None:
+        """Let the calls from now on be traced."""
+        self._exchange = tracing.http(self._plain, self.service)
 
     async def request(self, method: str, url: str, **options: Unpack[BodyOptions]) -> Response:
         """Send a request and read the whole answer.

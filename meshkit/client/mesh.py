@@ -14,6 +14,7 @@ from meshkit.client.explanation import Explanation, explain
 from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
 from meshkit.client.policy import CallPolicy, PolicyOptions
+from meshkit.client.tracing import Tracing
 from meshkit.context import OUTSIDE, use
 from meshkit.discovery.balancing import DEFAULT, BalancerFactory, balancer_factory
 from meshkit.discovery.balancing.slow_start import SLOW_START
@@ -104,6 +105,7 @@ class Mesh:
         self._pools: dict[str, ChannelPool] = {}
         self.declared: dict[object, Any] = {}
         self._rules = RulesFollower(self.registry)
+        self._tracing: Tracing | None = None
         self._closed = False
 
     def http(self, service: str, **options: Unpack[PolicyOptions]) -> HttpClient:
@@ -126,6 +128,8 @@ class Mesh:
                 guards=self.guards(service),
                 router=self._router(target, policy),
             )
+            if self._tracing is not None:
+                client.trace(self._tracing)
             self._http[key] = client
         return client
 
@@ -184,8 +188,18 @@ class Mesh:
                 router=self._router(target, policy),
                 pool=pool,
             )
+            if self._tracing is not None:
+                channel.trace(self._tracing)
             self._channels[key] = channel
         return channel
+
+    def trace(self, tracing: Tracing) -> None:
+        """Let all calls from now on be traced; see meshkit.telemetry."""
+        self._tracing = tracing
+        for client in self._http.values():
+            client.trace(tracing)
+        for channel in self._channels.values():
+            channel.trace(tracing)
 
     async def instances(self, service: str) -> Snapshot:
         """Read the instances of ``service`` from the registry, whatever their status.

@@ -29,6 +29,7 @@ from meshkit.server.health import Health, Phase
 from meshkit.server.shedding.settings import new_limiter
 from meshkit.service import MeshService, health_checks, serves_http, servicers
 from meshkit.settings import MeshSettings, load_settings
+from meshkit.telemetry.otel import telemetry
 from meshkit.telemetry.state import Sources
 
 if TYPE_CHECKING:
@@ -247,7 +248,22 @@ class Runtime:
             await self._http.lifespan.begin()
         await run_hook(self.service.on_start, "on_start", self.service)
         self._hooks_ran = True
+        self._trace()
         self._configuration.announce()
+
+    def _trace(self) -> None:
+        """Let OpenTelemetry see the calls, in and out, if it is there by now."""
+        service = self.service
+        found = telemetry(self.settings.otel, service.name, service.version)
+        if found is None:
+            return
+        for server in (self._http, self._grpc):
+            if server is not None:
+                server.trace(found)
+        assert self._mesh is not None
+        self._mesh.trace(found)
+        if self._thread is not None:
+            self._thread.trace_clients(found)
 
     def _new_mesh(self, registry: str | Registry) -> Mesh:
         settings = self.settings

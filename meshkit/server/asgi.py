@@ -145,6 +145,10 @@ class MeshApp:
         """What is answered here."""
         return self._paths.keys()
 
+    def wrap(self, layer: Callable[[ASGIApp], ASGIApp]) -> None:
+        """Put a layer in front of the application; for requests that come from now on."""
+        self._app, self._with_body = layer(self._app), layer(self._with_body)
+
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application's lifespan, and note what it raises: uvicorn tells only that."""
         try:

@@ -19,6 +19,7 @@ from meshkit.server.grpc_access_log import GrpcAccessLog, Watcher
 from meshkit.server.grpc_identity import IdentityInterceptor
 from meshkit.server.shedding import Limiter
 from meshkit.server.shedding.grpc import SheddingInterceptor
+from meshkit.server.tracing import Traces
 
 Add = Callable[[Any, Any], None]
 
@@ -101,6 +102,10 @@ class GrpcServer:
         """Name ourselves on every answer from now on, and refuse what is meant for others."""
         self._identity.instance_id = instance_id
         self._identity.add((identity.SERVICE, service), (identity.INSTANCE, instance_id))
+
+    def trace(self, telemetry: Traces) -> None:
+        """Let calls be traced; to be said before the doors open."""
+        self._identity.traces = telemetry
 
     async def drain(self) -> None:
         """Go on answering, tell each caller to move on; health is NOT_SERVING for good."""

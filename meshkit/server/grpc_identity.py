@@ -14,6 +14,7 @@ import grpc.aio
 
 from meshkit import identity, propagation
 from meshkit.server.grpc_handlers import Metadata, NamedContext, wrap
+from meshkit.server.tracing import Traces
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its type stubs only
@@ -37,6 +38,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
         self.instance_id = ""
         self.calls = 0
         self.metadata: Metadata = ()
+        self.traces: Traces | None = None
         self._wrapped: dict[str, tuple[object, Handler]] = {}
         # As streams: they refuse a call of any kind, without waiting for its request.
         self._refusal: Handler = grpc.stream_stream_rpc_method_handler(self._refuse)
@@ -64,7 +66,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, self._wrap(handler))
+            known = self._wrapped[method] = (handler, self._wrap(method, handler))
         return known[1]
 
     async def _refuse(self, _requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -80,7 +82,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
         # As gRPC does it, but named: otherwise the caller would think that somebody else answered.
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", self.metadata)
 
-    def _wrap(self, handler: Handler) -> Handler:
+    def _wrap(self, method: str, handler: Handler) -> Handler:
         codecs: dict[str, Any] = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -88,6 +90,8 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             behavior = getattr(handler, kind)
             if behavior is not None:
+                if self.traces is not None and not method.startswith(HEALTH):
+                    behavior = self.traces.servicer(method, behavior)
                 make = getattr(grpc, f"{kind}_rpc_method_handler")
                 wrapped: Handler = make(wrap(behavior, self._receive), **codecs)
                 return wrapped

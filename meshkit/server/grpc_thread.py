@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 from meshkit.client.explanation import Explanation
 from meshkit.client.mesh import Mesh
+from meshkit.client.tracing import Tracing
 from meshkit.server.grpc import Add, GrpcServer
+from meshkit.server.tracing import Traces
 from meshkit.service import MeshService
 
 T = TypeVar("T")
@@ -73,6 +75,10 @@ class GrpcThread:
         """See GrpcServer."""
         await self.do(self._server.start)
 
+    def trace(self, telemetry: Traces) -> None:
+        """See GrpcServer."""
+        self._server.trace(telemetry)
+
     async def show(self, *, ready: bool) -> None:
         """See GrpcServer."""
         await self.do(lambda: self._server.show(ready=ready))
@@ -105,6 +111,11 @@ class GrpcThread:
             return clients.explain_all()
 
         return await self.do(explained)
+
+    def trace_clients(self, tracing: Tracing) -> None:
+        """Let the calls of the clients that were lent be traced."""
+        assert self._clients is not None
+        self._clients.trace(tracing)
 
     async def do(self, make: Callable[[], Awaitable[T]]) -> T:
         """Await in the thread's loop what ``make`` returns there."""

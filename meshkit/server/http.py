@@ -20,6 +20,7 @@ from meshkit.server.access_log import HttpAccessLog
 from meshkit.server.asgi import MeshApp
 from meshkit.server.backlog import Backlog
 from meshkit.server.http_protocol import BoundedProtocol
+from meshkit.server.tracing import Traces
 
 # Callers drop idle connections after 30 s; keeping them longer here means that a request never
 # meets a connection that is just being closed.
@@ -131,6 +132,10 @@ class HttpServer(uvicorn.Server):
             (identity.SERVICE.encode(), service.encode()),
             (identity.INSTANCE.encode(), instance_id.encode()),
         )
+
+    def trace(self, telemetry: Traces) -> None:
+        """Let requests be traced from now on."""
+        self._app.wrap(telemetry.asgi)
 
     def drain(self) -> None:
         """Go on answering, and tell each caller to move on."""

@@ -75,7 +75,7 @@ async def fleet(
 
 
 def aside(client: HttpClient) -> dict[str, Reason]:
-    target = client._exchange._target
+    target = client._plain._target
     return {each.instance_id: each.reason for each in target.ejections.describe()}
 
 

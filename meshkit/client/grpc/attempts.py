@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -58,6 +58,7 @@ class Attempts(Search):
     _told_not_to = False
     _outcome = Outcome.CANCELLED  # of the attempt that ended last
     _callbacks: tuple[Callable[[Any], None], ...] = ()
+    trace: Any = None  # told of attempts that the call does not end with
 
     def __init__(
         self,
@@ -101,6 +102,32 @@ class Attempts(Search):
         own = self._metadata or ()
         names = {pair[0] for pair in own}
         self._metadata = (*own, *(pair for pair in outgoing(context) if pair[0] not in names))
+
+    def carry(self, names: Collection[str], pairs: Sequence[tuple[str, str]]) -> None:
+        """Send these along, in place of what has one of the names."""
+        kept = (pair for pair in self._metadata or () if pair[0] not in names)
+        self._metadata = (*kept, *pairs)
+
+    @property
+    def service(self) -> str:
+        """The name of the service that is called."""
+        return self._channel.service
+
+    @property
+    def method_path(self) -> str:
+        """The method that is called: ``/package.Service/Method``."""
+        path: str = self._method.path
+        return path
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The one that counts."""
+        return self._attempt
+
+    @property
+    def inner(self) -> Any:
+        """Its call object, gRPC's own."""
+        return self._inner
 
     def cancel(self) -> bool:
         """End the call. False when it has ended already."""
@@ -258,6 +285,8 @@ class Attempts(Search):
         for other, its in others:
             if other is not attempt:
                 other.beaten = True
+                if self.trace is not None:
+                    self.trace.attempted(other, "beaten")
                 its.cancel()
 
     def _beaten(self, attempt: Attempt) -> Outcome:
@@ -300,6 +329,8 @@ class Attempts(Search):
         self._told_not_to |= verdict.pushback is not None and verdict.pushback < 0
         said = finished(inner.code()).name if verdict.error is None else verdict.outcome.value
         self._channel.stats.note(said)
+        if self.trace is not None:
+            self.trace.attempted(attempt, said)
 
     def _may_retry(self, verdict: Verdict) -> bool:
         """Whether another attempt may follow; takes from the budget if so."""

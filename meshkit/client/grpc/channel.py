@@ -27,6 +27,7 @@ from meshkit.client.grpc.search import TRANSPORT
 from meshkit.client.guards import Guards
 from meshkit.client.hedge import HedgePolicy
 from meshkit.client.retry import CallStats, RetryPolicy
+from meshkit.client.tracing import Tracing
 from meshkit.discovery.routing import Router
 from meshkit.discovery.target import Target
 from meshkit.errors import ConfigError
@@ -98,6 +99,7 @@ class MeshChannel(grpc.aio.Channel):
         self.plan = Plan(guards, retry or RetryPolicy(), hedge, breaker, bulkhead)
         self._deposit = guards.budget.deposit
         self.stats = CallStats()
+        self._tracing: Tracing | None = None
         self.interceptors = checked(self.service, interceptors)
         self.pool = pool or ChannelPool()
         self.pool.follow(target)
@@ -109,6 +111,10 @@ class MeshChannel(grpc.aio.Channel):
         self._changed = asyncio.Event()
         self._stop = target.on_change(lambda _instances: self._changed.set())
         self._closed = False
+
+    def trace(self, tracing: Tracing) -> None:
+        """Let the calls from now on be traced."""
+        self._tracing = tracing
 
     # Names and order of the parameters are what generated code and interceptors rely on.
 
@@ -228,12 +234,16 @@ class MeshChannel(grpc.aio.Channel):
         self.stats.calls += 1
         self._deposit()
         self._calls.add(call)
+        if self._tracing is not None:
+            self._tracing.began(call)
 
     def ended(self, call: Attempts, error: Exception | None) -> None:
         """Note that a call ended, and whether no instance answered it."""
         self._calls.discard(call)
         if isinstance(error, RpcFailure):
             self.stats.failed += 1
+        if self._tracing is not None:
+            self._tracing.ended(call, error)
 
     def _closed_error(self) -> grpc.aio.UsageError:
         return grpc.aio.UsageError(f"{self.service}: the channel is closed")
