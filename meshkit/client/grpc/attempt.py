@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from meshkit.client.grpc.pool import Link
-from meshkit.client.grpc.verdict import assess
+from meshkit.client.grpc.verdict import GOOD, Verdict, assess, is_provisional
 from meshkit.discovery.target import Pick
 
 if TYPE_CHECKING:
     from meshkit.client.grpc.attempts import Attempts
+
+# Looks for the true status of a call whose first one is provisional, and the seconds between them.
+LOOKS, PAUSE = 20, 0.01
 
 
 class Attempt:
@@ -43,9 +47,25 @@ class Attempt:
 
     def ended(self, inner: grpc.aio.Call) -> None:
         """Tell the call; gRPC calls this once."""
+        assert self._call is not None
+        verdict = assess(self.link, inner, self._call.plan.codes)
+        if verdict is not GOOD and is_provisional(inner):
+            self._settle(inner, LOOKS)
+        else:
+            self._tell(inner, verdict)
+
+    def _settle(self, inner: grpc.aio.Call, looks: int) -> None:
+        """Wait for the true status: gRPC replaces the first one without a word."""
+        assert self._call is not None
+        if looks and is_provisional(inner):
+            asyncio.get_running_loop().call_later(PAUSE, self._settle, inner, looks - 1)
+        else:
+            self._tell(inner, assess(self.link, inner, self._call.plan.codes))
+
+    def _tell(self, inner: grpc.aio.Call, verdict: Verdict) -> None:
         call, self._call = self._call, None
         assert call is not None
-        call.ended(self, inner, assess(self.link, inner, call.plan.codes))
+        call.ended(self, inner, verdict)
 
     def overdue(self) -> None:
         """See :class:`~meshkit.client.overdue.Waiting`."""

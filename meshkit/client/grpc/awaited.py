@@ -38,6 +38,8 @@ class Awaited:
             try:
                 result = await operation(inner)
             except grpc.aio.AioRpcError as error:
+                while inner is self._inner and not self._over:
+                    await self._changed()  # what it means may take a moment to be known
                 if inner is self._inner:
                     self._raise(error)
             except asyncio.CancelledError:

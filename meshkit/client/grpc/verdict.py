@@ -103,6 +103,19 @@ FAULTY = Verdict(Outcome.FAILED)
 GIVEN_UP = Verdict(Outcome.CANCELLED)
 
 
+# What grpc.aio says of a call that ends while a message is written, until it has the true status.
+BROKEN_OFF = "Internal error from Core."
+
+
+def is_provisional(call: grpc.aio.Call) -> bool:
+    """Whether the status of a call that is done is going to be replaced by the true one."""
+    return (
+        finished(call.code()) is grpc.StatusCode.INTERNAL
+        and finished(call.details()) == BROKEN_OFF
+        and not len(finished(call.trailing_metadata()))
+    )
+
+
 def assess(link: Link, call: grpc.aio.Call, codes: frozenset[grpc.StatusCode]) -> Verdict:
     """Decide what the end of a call means, which is done and was made over this link.
 
