@@ -1,9 +1,13 @@
 """Fixtures shared by all tests."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from anyio._backends import _asyncio
+from anyio._backends._asyncio import TestRunner
 
 from tests.servers.fixtures import (
     consul,
@@ -46,6 +50,23 @@ APPS = Path(__file__).parent / "support" / "apps"
 
 
 @pytest.hookimpl(tryfirst=True)
+class Runner(TestRunner):
+    """Lets no test fail by the loop of another one.
+
+    All loops of a process share gRPC's queue of events, and whoever reads it hands each to its
+    loop, also to one that has been closed meanwhile.
+    """
+
+    def _exception_handler(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            super()._exception_handler(loop, context)
+
+
+def pytest_configure() -> None:
+    _asyncio.TestRunner = Runner  # type: ignore[misc]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, those of a file share a process, and so its servers."""
     for item in items:

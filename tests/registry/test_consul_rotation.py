@@ -227,7 +227,7 @@ async def test_the_documented_policy_is_enough(guarded: Consul) -> None:
             assert (await watched.next()).instances == ()
             await registry.renew(await registry.register(orders))
             await watched.until(lambda snapshot: len(snapshot.up) == 1)
-            assert [each.name for each in await registry.services()] == ["orders"]
+            assert "orders" in [each.name for each in await registry.services()]
             assert await registry.kv.put("limit", b"7")
             assert await registry.kv.delete("limit")
             assert await registry.why_unlisted() == ""

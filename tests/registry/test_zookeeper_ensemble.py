@@ -69,7 +69,7 @@ async def test_the_leader_may_die_or_hang(
             fault(leader_of(zookeeper_servers))
             kept = await aeventually(lambda: keep(registry, lease, USERS), within=30)
             assert kept
-            await registry.renew(kept)
+            await aeventually(lambda: keep(registry, kept, USERS), within=30)
             changed = dataclasses.replace(USERS, weight=2)
             await aeventually(lambda: registered(registry, changed), within=30)
             with contextlib.suppress(RegistryUnavailable):

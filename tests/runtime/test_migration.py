@@ -26,11 +26,17 @@ class Old:
     end: Callable[[], None]
 
 
+def remove(folder: Path) -> None:
+    """Remove it, whoever still writes there."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(params=["local", pytest.param("zookeeper", marks=pytest.mark.zookeeper)])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
     if request.param == "local":
         folder = tmp_path / "old-registry"
-        return Old(f"local://?dir={folder}", lambda: shutil.rmtree(folder))
+        return Old(f"local://?dir={folder}", lambda: remove(folder))
     make: MakeZooKeeper = request.getfixturevalue("make_zookeeper")
     server = make()
     return Old(f"{server.url}/mesh", server.kill)

@@ -167,7 +167,7 @@ async def test_a_message_larger_than_the_limit_is_refused_without_being_shed(des
 
 async def test_time_in_the_queue_of_grpc_itself_is_known_from_the_deadline(desk: Desk) -> None:
     """A handler that never waits has one call under way; the others wait in gRPC's core."""
-    async with Runtime(desk, registry=REGISTRY, drain_delay=0) as runtime:
+    async with Runtime(desk, registry=REGISTRY, shedding="auto", drain_delay=0) as runtime:
         assert runtime.grpc_target
         async with grpc.aio.insecure_channel(runtime.grpc_target) as channel:
             stub: Any = echo_pb2_grpc.EchoStub(channel)  # type: ignore[no-untyped-call]
