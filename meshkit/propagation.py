@@ -17,7 +17,6 @@ TRACESTATE = "tracestate"
 BAGGAGE = "baggage"
 
 NAMES = frozenset({REQUEST, DEADLINE, TRACEPARENT, TRACESTATE, BAGGAGE})
-REPEATABLE = (TRACESTATE, BAGGAGE)  # lists, which may come in several headers
 DIGITS = 10  # 115 days, and cheap to convert
 
 

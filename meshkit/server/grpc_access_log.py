@@ -67,6 +67,25 @@ class GrpcAccessLog(grpc.aio.ServerInterceptor):
         return known[1]
 
 
+def ended_with(context: Any, error: BaseException | None, deadline: float | None) -> str:
+    """Return the name of the status that a handler's end comes to.
+
+    Args:
+        context: gRPC's own.
+        error: what the handler let pass.
+        deadline: of the call, on the monotonic clock.
+    """
+    code = context.code()
+    if code:
+        return str(getattr(code, "name", code))
+    if error is None:
+        return "OK"
+    if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return "UNKNOWN"
+    late = deadline is not None and deadline <= time.monotonic()
+    return "DEADLINE_EXCEEDED" if late else "CANCELLED"
+
+
 class Line:
     """One call, as far as its line has to know it."""
 
@@ -115,7 +134,7 @@ class Line:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        status = self._status(error)
+        status = ended_with(self._context, error, self._deadline)
         if self._watcher is not None:
             self._watcher.ended(self._path, status, time.perf_counter() - self._began)
         if self._lines:
@@ -135,17 +154,6 @@ class Line:
             agent=context.call.header("user-agent") or "",
         )
         AccessLog.write(found)
-
-    def _status(self, error: BaseException | None) -> str:
-        code = self._context.code()
-        if code:
-            return str(getattr(code, "name", code))
-        if error is None:
-            return "OK"
-        if not isinstance(error, asyncio.CancelledError | GeneratorExit):
-            return "UNKNOWN"
-        late = self._deadline is not None and self._deadline <= time.monotonic()
-        return "DEADLINE_EXCEEDED" if late else "CANCELLED"
 
 
 class ThreadContext:

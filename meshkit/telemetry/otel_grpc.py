@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
-from meshkit.server.grpc_access_log import ThreadContext
+from meshkit.server.grpc_access_log import ThreadContext, ended_with
 from meshkit.server.grpc_handlers import Behavior
 from meshkit.telemetry.otel_spans import Telemetry, enter_span, failed, remote_parent
 
@@ -69,7 +68,7 @@ class RpcSpan:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        status, span = self._status(error), self._span
+        status, span = ended_with(self._context, error, self._deadline), self._span
         known = {**self._known, "rpc.response.status_code": status}
         if status in FAULTS:
             known["error.type"] = status
@@ -84,17 +83,6 @@ class RpcSpan:
         span.end()
         if self._lent and self._token is not None:
             otel_context.detach(self._token)
-
-    def _status(self, error: BaseException | None) -> str:
-        code = self._context.code()
-        if code:
-            return str(getattr(code, "name", code))
-        if error is None:
-            return "OK"
-        if not isinstance(error, asyncio.CancelledError | GeneratorExit):
-            return "UNKNOWN"
-        late = self._deadline is not None and self._deadline <= time.monotonic()
-        return "DEADLINE_EXCEEDED" if late else "CANCELLED"
 
 
 def traced(telemetry: Telemetry, path: str, behavior: Behavior) -> Behavior:
