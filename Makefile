@@ -23,8 +23,9 @@ demo: $(READY) ## run the examples: 5 processes, real traffic, one killed, nothi
 	@$(BIN)/python examples/demo $(ARGS)
 
 # Most tests wait for servers, so several run at once; those that share a cluster run in turn.
+# What fails is run up to twice more, on a machine that may be busy with other things, and shown.
 test: $(READY) servers ## run all tests, JOBS=3 at once
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --reruns 2 --reruns-delay 3 -rR $(ARGS)
 
 servers: ## fetch the real registry servers that tests start, into .cache
 	@scripts/fetch-servers || [ -z "$$TEST_REQUIRE_SERVERS" ]

@@ -7,8 +7,8 @@ import re
 import socket
 import ssl
 
+from meshkit.connections import Address, Closed, NotConnected, Refused
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
-from meshkit.registry.consul.connection import Address, Closed, NotConnected, Refused
 
 # A connection beyond Consul's limit for one client address is accepted and closed at once,
 # without an answer. One that ends later was lost with its server.

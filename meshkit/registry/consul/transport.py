@@ -12,9 +12,9 @@ from urllib.parse import quote, urlencode
 
 import httptools
 
+from meshkit.connections import Pool
 from meshkit.errors import RegistryError
 from meshkit.registry.consul import failures
-from meshkit.registry.consul.connection import Pool
 from meshkit.registry.consul.options import ConsulOptions
 
 # An agent whose server has lost its leader may take 7 s for a write that then succeeds.

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from meshkit.connections import Closed, Pool, Refused
 from meshkit.model import Endpoint
-from meshkit.registry.consul.connection import Closed, Pool, Refused
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"

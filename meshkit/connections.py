@@ -1,8 +1,7 @@
-"""HTTP/1.1 over asyncio's streams: as much of it as one Consul agent needs.
+"""HTTP/1.1 over asyncio's streams: as much of it as the API of one server needs.
 
-The library that our calls go through is not used here. What it was asked for goes on when the
-caller is cancelled or the client closed, until Consul's wait has ended; here both close the
-connection at once. Parsing is httptools'.
+For Consul's agent, Docker's engine and the like, over TCP, TLS or a Unix socket. The client that
+calls go through is not used here: it chooses among instances. Parsing is httptools'.
 """
 
 from __future__ import annotations
