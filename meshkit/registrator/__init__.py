@@ -1,0 +1,1 @@
+"""Registers containers that know nothing of meshkit: what Docker runs, the registry shows."""
