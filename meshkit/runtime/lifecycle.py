@@ -6,14 +6,13 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from meshkit.client.explanation import Explanation
 from meshkit.client.mesh import Mesh
 from meshkit.errors import ConfigError, StartError
-from meshkit.model import Endpoint, Instance
+from meshkit.model import Instance
 from meshkit.registry import Registry, open_registry
 from meshkit.runtime.advertise import Advertised, advertised_host
 from meshkit.runtime.configuration import Configuration
@@ -22,23 +21,15 @@ from meshkit.runtime.identity import new_instance
 from meshkit.runtime.observation import Observation
 from meshkit.runtime.probe import probe
 from meshkit.runtime.registration import Registration
+from meshkit.runtime.servers import Servers
 from meshkit.runtime.signals import StopSignals
-from meshkit.server.asgi import MeshApp
-from meshkit.server.bind import bind
 from meshkit.server.health import Health, Phase
-from meshkit.server.shedding.settings import new_limiter
-from meshkit.service import MeshService, health_checks, serves_http, servicers
+from meshkit.service import MeshService, health_checks
 from meshkit.settings import MeshSettings, load_settings
 from meshkit.telemetry.otel import telemetry
 from meshkit.telemetry.state import Sources
 
-if TYPE_CHECKING:
-    from meshkit.server.grpc import GrpcServer
-    from meshkit.server.grpc_thread import GrpcThread
-    from meshkit.server.http import HttpServer
-
 FIRST_REGISTRATION = 3.0  # seconds to wait before saying that the registry is away
-QUIET = 0.15  # seconds without a call after which nobody is expected any more
 STRAGGLERS = 5.0  # seconds that callers who have not heard of it may keep us
 FORCE_MARGIN = 1.0  # after the shutdown limit, for a process that something still holds
 CANCEL_MARGIN = 2.0  # of the shutdown limit, for what comes after the calls in flight
@@ -85,12 +76,10 @@ class Runtime:
             timeout=settings.check_timeout,
             interval=settings.check_interval,
         )
+        self._servers = Servers(service, settings)
         self._registry: Registry | None = None
         self._mesh: Mesh | None = None
         self._configuration: Configuration | None = None
-        self._http: HttpServer | None = None
-        self._grpc: GrpcServer | GrpcThread | None = None
-        self._thread: GrpcThread | None = None  # the same, if gRPC has a loop of its own
         self._observation: Observation | None = None
         self._hooks_ran = False  # on_stop undoes what on_start has finished
         self._stopping: asyncio.Task[None] | None = None
@@ -154,7 +143,7 @@ class Runtime:
         await self._begin(self._registry)
         await self.health.check()
         self.instance = self._new_instance(advertised)
-        self._identify(self.instance)
+        self._servers.identify(self.instance)
         await self._probe(self.instance)
         log.info("advertising %s: %s%s", advertised.host, advertised.rule, advertised.caution)
         self.health.on_change(self._readiness_changed)
@@ -169,48 +158,10 @@ class Runtime:
         return advertised_host(settings.host, settings.advertise_host, peer, registry.url)
 
     def _bind(self) -> None:
-        settings, service = self.settings, self.service
-        has_http = serves_http(service)
-        seen = self._observe(service.app.routes if has_http else ())
-        if has_http:
-            from meshkit.server.http import HttpServer  # noqa: PLC0415 - gRPC alone needs no uvicorn
+        self._observation = self._observe()
+        self._servers.bind(self.health, self.describe, self._observation)
 
-            app = MeshApp(
-                service.app,
-                self.health,
-                self.describe,
-                baggage=settings.baggage,
-                limiter=seen.limit("http", new_limiter(settings)),
-                max_body=settings.max_body,
-                pages=seen.pages,
-            )
-            sock = bind(settings.host, settings.port)
-            self._http = HttpServer(app, sock, service.app.routes, access_log=settings.access_log)
-            seen.serves_http(self._http, app)
-            warn_of_shadows(service.app.routes, app.paths)
-        if adders := servicers(type(service)):
-            from meshkit.server.grpc import GrpcServer  # noqa: PLC0415 - HTTP alone needs no gRPC
-
-            make = functools.partial(
-                GrpcServer,
-                settings.host,
-                settings.grpc_port,
-                baggage=settings.baggage,
-                limiter=seen.limit("grpc", new_limiter(settings)),
-                max_message=settings.max_body,
-                access_log=settings.access_log,
-                watcher=seen.grpc,
-            )
-            seen.serves_grpc()
-            if settings.grpc_thread:
-                from meshkit.server.grpc_thread import GrpcThread  # noqa: PLC0415 - few have one
-
-                self._grpc = self._thread = GrpcThread(make)
-            else:
-                self._grpc = make()
-            self._grpc.add(service, adders, reflection=settings.env == "development")
-
-    def _observe(self, routes: Iterable[Any]) -> Observation:
+    def _observe(self) -> Observation:
         """Prepare what is shown of the service, so that a missing library fails first."""
         sources = Sources(
             instance=lambda: self.instance,
@@ -218,34 +169,25 @@ class Runtime:
             registration=lambda: self.registration,
             ready=lambda: self.health.ready,
             mesh=lambda: self._mesh,
-            elsewhere=self._explain_elsewhere if self.settings.grpc_thread else None,
+            elsewhere=self._servers.explain if self.settings.grpc_thread else None,
         )
-        taken = {getattr(route, "path", "") for route in routes}
-        self._observation = Observation(self.settings, sources, taken)
-        self._observation.bind(self.health, self.describe)
-        return self._observation
-
-    async def _explain_elsewhere(self) -> list[Explanation]:
-        return [] if self._thread is None else await self._thread.explain()
+        taken = {getattr(route, "path", "") for route in self._servers.routes}
+        observation = Observation(self.settings, sources, taken)
+        observation.bind(self.health, self.describe)
+        return observation
 
     async def _serve(self) -> None:
         if self._observation is not None:
             await self._observation.start()
-        if self._http is not None:
-            await self._http.start()
-        if self._grpc is not None:
-            await self._grpc.start()
+        await self._servers.start()
 
     async def _begin(self, registry: Registry) -> None:
         """Run what the user has written for the start; outgoing calls work from here on."""
         self.service.mesh = self._mesh = self._new_mesh(registry)
-        if self._thread is not None:
-            again = functools.partial(self._new_mesh, self.settings.registry)
-            await self._thread.lend(self.service, again)
+        await self._servers.lend(functools.partial(self._new_mesh, self.settings.registry))
         self._configuration = Configuration(self.service, registry)
         await self._configuration.start()
-        if self._http is not None:
-            await self._http.lifespan.begin()
+        await self._servers.begin()
         await run_hook(self.service.on_start, "on_start", self.service)
         self._hooks_ran = True
         self._trace()
@@ -257,13 +199,9 @@ class Runtime:
         found = telemetry(self.settings.otel, service.name, service.version)
         if found is None:
             return
-        for server in (self._http, self._grpc):
-            if server is not None:
-                server.trace(found)
+        self._servers.trace(found)
         assert self._mesh is not None
         self._mesh.trace(found)
-        if self._thread is not None:
-            self._thread.trace_clients(found)
 
     def _new_mesh(self, registry: str | Registry) -> Mesh:
         settings = self.settings
@@ -277,18 +215,7 @@ class Runtime:
         )
 
     def _new_instance(self, advertised: Advertised) -> Instance:
-        endpoints = {}
-        if self._http is not None:
-            endpoints["http"] = Endpoint(advertised.host, self._http.port)
-        if self._grpc is not None:
-            endpoints["grpc"] = Endpoint(advertised.host, self._grpc.port)
-        return new_instance(self.service, self.settings, endpoints)
-
-    def _identify(self, instance: Instance) -> None:
-        if self._http is not None:
-            self._http.identify(instance.service, instance.id)
-        if self._grpc is not None:
-            self._grpc.identify(instance.service, instance.id)
+        return new_instance(self.service, self.settings, self._servers.endpoints(advertised.host))
 
     async def _probe(self, instance: Instance) -> None:
         if self.settings.self_probe == "off":
@@ -301,9 +228,7 @@ class Runtime:
             log.warning("%s", error)
 
     def _readiness_changed(self, ready: bool) -> None:  # noqa: FBT001 - a listener
-        if self._grpc is not None:
-            task = asyncio.ensure_future(self._grpc.show(ready=ready))
-            task.add_done_callback(lambda done: done.exception())
+        self._servers.show(ready=ready)
         # One that leaves is deregistered next: to be shown as down first would be a write too many.
         if self.registration is not None and self.health.phase is Phase.SERVING:
             self.registration.show(healthy=ready)
@@ -316,7 +241,7 @@ class Runtime:
             functools.partial(open_registry, self.settings.registry),
             instance,
             lag_limit=self.settings.loop_lag_limit,
-            other_loop=self._thread.loop if self._thread is not None else None,
+            other_loop=self._servers.other_loop,
         )
         self.registration.show(healthy=self.health.ready)
         self.registration.start()
@@ -336,7 +261,7 @@ class Runtime:
         self.health.enter(Phase.DRAINING)
         await self._deregister()
         await self._drain(deadline - CANCEL_MARGIN)
-        await self._close_servers(deadline - CANCEL_MARGIN - time.monotonic())
+        await self._servers.stop(grace=deadline - CANCEL_MARGIN - time.monotonic())
         await self._end(deadline)
 
     async def _deregister(self) -> None:
@@ -345,32 +270,13 @@ class Runtime:
 
     async def _drain(self, deadline: float) -> None:
         """Keep accepting until the slowest caller knows, and tell those who call meanwhile."""
-        if self._http is not None:
-            self._http.drain()
-        if self._grpc is not None:
-            await self._grpc.drain()
+        await self._servers.drain()
         left = deadline - time.monotonic()
         if self.settings.drain_delay is not None:
             await asyncio.sleep(min(self.settings.drain_delay, left))
         elif self.registration is not None and self._registry is not None:
             await asyncio.sleep(min(self._registry.propagation, left))
-            await self._quiet(min(deadline, time.monotonic() + STRAGGLERS))
-
-    async def _quiet(self, deadline: float) -> None:
-        """Wait until no more calls come: on a busy machine callers learn later than they should."""
-        servers = [server for server in (self._http, self._grpc) if server]
-        seen = -1
-        while (now := sum(server.calls for server in servers)) != seen:
-            if time.monotonic() > deadline:
-                return  # whoever still calls does not look at the registry, or at our mark
-            seen = now
-            await asyncio.sleep(QUIET)
-
-    async def _close_servers(self, grace: float) -> None:
-        stops = [server.stop(grace=grace) for server in (self._http, self._grpc) if server]
-        for result in await asyncio.gather(*stops, return_exceptions=True):
-            if isinstance(result, BaseException):
-                log.error("closing a server failed: %r", result)
+            await self._servers.quiet(min(deadline, time.monotonic() + STRAGGLERS))
 
     async def _end(self, deadline: float) -> None:
         """Run the user's part of the stop, then close the outgoing clients, last of all."""
@@ -380,16 +286,14 @@ class Runtime:
         if self._hooks_ran:
             hook = run_hook(self.service.on_stop, "on_stop", self.service)
             await within(limit, hook, "on_stop")
-        if self._http is not None and self._http.started:
-            await within(limit, self._http.lifespan.end(), "the application's lifespan")
+        await within(limit, self._servers.end(), "the application's lifespan")
         await self.health.aclose()
         if self._observation is not None:
             await self._observation.aclose()
         await self._close_clients()
 
     async def _close_clients(self) -> None:
-        if self._thread is not None:
-            await self._thread.aclose()
+        await self._servers.aclose()
         if self._mesh is not None:
             self.service.mesh = None
             await self._mesh.aclose()
@@ -398,7 +302,7 @@ class Runtime:
 
     async def _abandon(self) -> None:
         """Undo an unfinished start, without a drain: nobody has been told of us."""
-        await self._close_servers(0.0)
+        await self._servers.stop(grace=0.0)
         await self._end(time.monotonic() + CANCEL_MARGIN)
 
     async def serve(self, on_ready: Callable[[Runtime], None] | None = None) -> None:
@@ -443,10 +347,3 @@ class Runtime:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
-
-
-def warn_of_shadows(routes: Iterable[Any], ours: Collection[str]) -> None:
-    """Say which of the application's routes our own pages hide."""
-    for route in routes:
-        if getattr(route, "path", None) in ours:
-            log.warning("the application's route %s is hidden by meshkit's own", route.path)

@@ -54,8 +54,8 @@ class Witness(MeshService):
 
     async def on_start(self) -> None:
         assert self.runtime
-        assert self.runtime._http
-        url = f"http://127.0.0.1:{self.runtime._http.port}"
+        assert self.runtime._servers.http
+        url = f"http://127.0.0.1:{self.runtime._servers.http.port}"
         self.notes.append(("live", (await aget(f"{url}/health/live"))[0]))
         self.notes.append(("ready", (await aget(f"{url}/health/ready"))[0]))
         self.notes.append(("route", (await aget(f"{url}/hello"))[0]))
@@ -162,9 +162,9 @@ async def test_a_failing_on_start_undoes_the_start() -> None:
         StartError, match=r"^on_start of Failing failed: OSError: no data.*\(.*:\d+\)$"
     ):
         await runtime.start()
-    assert runtime._http
+    assert runtime._servers.http
     with pytest.raises(OSError):
-        await aget(f"http://127.0.0.1:{runtime._http.port}/health/live")
+        await aget(f"http://127.0.0.1:{runtime._servers.http.port}/health/live")
 
 
 async def test_a_service_whose_check_fails_is_registered_as_down_until_it_passes() -> None:

@@ -287,5 +287,5 @@ async def test_without_meshkit_run_it_goes_through_logging(
 async def test_off_means_that_there_is_no_layer() -> None:
     service = Shop()
     async with Runtime(service, registry=REGISTRY, drain_delay=0) as runtime:
-        assert runtime._http
-        assert runtime._http.config.app is runtime._http._app
+        assert runtime._servers.http
+        assert runtime._servers.http.config.app is runtime._servers.http._app

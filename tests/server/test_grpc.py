@@ -112,8 +112,10 @@ async def test_health_says_not_serving_while_it_starts_and_while_it_leaves() -> 
 
     class Slow(Echo):
         async def on_start(self) -> None:
-            assert runtime._grpc
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{runtime._grpc.port}") as early:
+            assert runtime._servers.grpc
+            async with grpc.aio.insecure_channel(
+                f"127.0.0.1:{runtime._servers.grpc.port}"
+            ) as early:
                 seen.append(await status(early))
 
     runtime = Runtime(Slow(), registry=REGISTRY, drain_delay=2)

@@ -162,8 +162,8 @@ async def test_before_the_doors_open_only_health_is_answered() -> None:
 
     class Slow(Shop):
         async def on_start(self) -> None:
-            assert starting._http
-            url = f"http://127.0.0.1:{starting._http.port}"
+            assert starting._servers.http
+            url = f"http://127.0.0.1:{starting._servers.http.port}"
             async with httpx2.AsyncClient(base_url=url, timeout=10) as http:
                 for path in ("/items/1", "/health/live", "/health/ready"):
                     answer = await http.get(path)
@@ -226,10 +226,10 @@ async def test_answers_do_not_meet_nagles_algorithm(
 ) -> None:
     """Without TCP_NODELAY each answer on a kept connection waits 40 ms for an acknowledgement."""
     await http.get("/items/1")
-    assert runtime._http
-    (listening,) = runtime._http.servers[0].sockets
+    assert runtime._servers.http
+    (listening,) = runtime._servers.http.servers[0].sockets
     assert listening.proto == socket.IPPROTO_TCP
-    connections: set[Any] = runtime._http.server_state.connections
+    connections: set[Any] = runtime._servers.http.server_state.connections
     assert connections
     for connection in connections:
         accepted = connection.transport.get_extra_info("socket")

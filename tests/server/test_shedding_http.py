@@ -175,5 +175,5 @@ async def test_a_caller_who_leaves_frees_its_place(runtime: Runtime, desk: Desk)
 
 async def test_off_means_that_nothing_is_counted(desk: Desk) -> None:
     async with Runtime(desk, registry=REGISTRY, shedding="off", max_body=0) as runtime:
-        assert runtime._http
-        assert runtime._http._app._limiter is None
+        assert runtime._servers.http
+        assert runtime._servers.http._app._limiter is None
