@@ -18,6 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from meshkit.env_file import EnvFile, read_env_file
 from meshkit.errors import ConfigError
 from meshkit.w3c import is_key
 
@@ -28,6 +29,8 @@ OTHER_VARIABLES = {"MESHKIT_STATE_DIR", "MESHKIT_ENV_FILE", "MESHKIT_RELOADED"}
 # What pydantic says less helpfully.
 PLAINER = {
     "bool_parsing": "true or false",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
     "byte_size": "a number of bytes, or one with a unit such as 64MiB",
 }
 
@@ -168,43 +171,50 @@ def load_settings(env_file: Path | None = None, **flags: Any) -> MeshSettings:
         given["port"] = os.environ["PORT"]
     if env_file is not None and not env_file.is_file():
         raise ConfigError(f"env file {env_file} does not exist")
-    _hint_at_typos()
+    file = EnvFile(env_file or Path(".env"))
     try:
-        return MeshSettings(_env_file=env_file or ".env", **given)
+        file = read_env_file(file.path)
+        _hint_at_typos(file)
+        return MeshSettings(_env_file=file.path, **given)
     except ValidationError as error:
-        raise ConfigError(_explain(error, flags)) from None
+        raise ConfigError(_explain(error, flags, file)) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"pyproject.toml can't be read: {error}") from None
     except (UnicodeDecodeError, OSError) as error:
-        files = f"{env_file or '.env'} or pyproject.toml"
+        files = f"{file.path} or pyproject.toml"
         raise ConfigError(f"{files} can't be read: {error}") from None
 
 
-def _explain(error: ValidationError, flags: dict[str, Any]) -> str:
+def _explain(error: ValidationError, flags: dict[str, Any], file: EnvFile) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = str(problem["loc"][0]) if problem["loc"] else "settings"
     message = PLAINER.get(problem["type"]) or str(problem["msg"])
     message = message.removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"bad value for {_source(name, flags)}: should be {message}"
+    return f"bad value for {_source(name, flags, file)}: should be {message}"
 
 
-def _source(name: str, flags: dict[str, Any]) -> str:
+def _source(name: str, flags: dict[str, Any], file: EnvFile) -> str:
     if flags.get(name) is not None:
         return "--" + name.replace("_", "-")
-    if PREFIX + name.upper() in os.environ:
-        return PREFIX + name.upper()
+    variable = PREFIX + name.upper()
+    if variable in os.environ:
+        return variable
     if name == "port" and os.environ.get("PORT"):
         return "PORT"
-    return f"{name} in [tool.meshkit] or .env"
+    return file.place(variable) or f"{name} in [tool.meshkit]"
 
 
-def _hint_at_typos() -> None:
+def _hint_at_typos(file: EnvFile) -> None:
     known = {PREFIX + name.upper() for name in MeshSettings.model_fields} | OTHER_VARIABLES
-    for variable in sorted(os.environ):
+    for variable in sorted({*os.environ, *file.lines}):
         if variable.startswith(PREFIX) and variable not in known:
             near = difflib.get_close_matches(variable, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            log.warning("unknown variable %s is ignored%s", variable, hint)
+            where = variable if variable in os.environ else file.place(variable)
+            log.warning("unknown variable %s is ignored%s", where, hint)
+    for variable in sorted(OTHER_VARIABLES - set(os.environ)):
+        if where := file.place(variable):
+            log.warning("%s is ignored: it has to be in the environment", where)
 
 
 def _did_you_mean(name: str) -> str:

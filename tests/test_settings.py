@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dotenv import dotenv_values
 
 from meshkit import ConfigError, MeshSettings
 from meshkit.settings import OTHER_VARIABLES, PREFIX, load_settings
@@ -115,7 +116,7 @@ def test_several_registries_are_a_list_in_toml(folder: Path) -> None:
     project(folder, 'registry = ["local://", "consul://127.0.0.1:8500"]')
     assert load_settings().registry == "local:// consul://127.0.0.1:8500"
     project(folder, "registry = [1]")
-    assert complaint().startswith("bad value for registry in [tool.meshkit] or .env: should be a")
+    assert complaint().startswith("bad value for registry in [tool.meshkit]: should be a")
 
 
 def test_the_project_is_found_from_a_folder_within_it(
@@ -166,10 +167,10 @@ def complaint(env_file: Path | None = None, **flags: Any) -> str:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("MESHKIT_PORT", "http", "bad value for MESHKIT_PORT: should be a valid integer"),
+        ("MESHKIT_PORT", "http", "bad value for MESHKIT_PORT: should be a whole number"),
         ("MESHKIT_PORT", "65536", "bad value for MESHKIT_PORT: should be less than or equal to"),
         ("MESHKIT_GRPC_PORT", "-1", "bad value for MESHKIT_GRPC_PORT: should be greater than or"),
-        ("PORT", "http", "bad value for PORT: should be a valid integer"),
+        ("PORT", "http", "bad value for PORT: should be a whole number"),
         ("MESHKIT_INSTANCES", "0", "bad value for MESHKIT_INSTANCES: should be greater than or"),
         (
             "MESHKIT_LOG_LEVEL",
@@ -187,7 +188,7 @@ def complaint(env_file: Path | None = None, **flags: Any) -> str:
             "bad value for MESHKIT_BAGGAGE: should be names without",
         ),
         ("MESHKIT_RELOAD", "perhaps", "bad value for MESHKIT_RELOAD: should be true or false"),
-        ("MESHKIT_CHECK_TIMEOUT", "2s", "bad value for MESHKIT_CHECK_TIMEOUT: should be a valid"),
+        ("MESHKIT_CHECK_TIMEOUT", "2s", "bad value for MESHKIT_CHECK_TIMEOUT: should be a number"),
         ("MESHKIT_CHECK_TIMEOUT", "nan", "bad value for MESHKIT_CHECK_TIMEOUT: should be "),
     ],
 )
@@ -204,7 +205,40 @@ def test_a_bad_flag_is_named() -> None:
 
 def test_a_bad_value_in_a_file_is_named(folder: Path) -> None:
     project(folder, 'port = "http"')
-    assert complaint().startswith("bad value for port in [tool.meshkit] or .env: should be a valid")
+    assert complaint().startswith("bad value for port in [tool.meshkit]: should be a whole number")
+
+
+def test_a_bad_value_in_an_env_file_is_named_with_its_line(folder: Path) -> None:
+    (folder / ".env").write_text("# ours\n\nDATABASE_URL=x\nMESHKIT_PORT=http\n")
+    assert complaint() == "bad value for MESHKIT_PORT in .env:4: should be a whole number"
+    (folder / "other.env").write_text("export meshkit_zone=a\nmeshkit_port = 70000\n")
+    assert complaint(folder / "other.env").startswith(
+        f"bad value for MESHKIT_PORT in {folder}/other.env:2: should be less than"
+    )
+
+
+def test_lines_of_an_env_file_that_say_nothing_are_told_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / ".env").write_text(
+        "MESHKIT_ZONE=a\n\n  what is this\nMESHKIT_PROT=1\nMESHKIT_ENV_FILE=x\n"
+    )
+    with caplog.at_level(logging.WARNING):
+        assert load_settings().zone == "a"
+    said = [each.getMessage() for each in caplog.records]
+    assert said == [
+        f"{folder}/.env:3 is left out: it is not NAME=value, or a quote is not closed",
+        "unknown variable MESHKIT_PROT in .env:4 is ignored; did you mean MESHKIT_PORT?",
+        "MESHKIT_ENV_FILE in .env:5 is ignored: it has to be in the environment",
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        dotenv_values(folder / ".env")  # as the settings of a service of their own do
+    assert not caplog.records
+    (folder / "their.env").write_text("\n\n\n\nA='b\n")
+    with caplog.at_level(logging.WARNING):
+        dotenv_values(folder / "their.env")  # whose lines we have not looked at
+    assert caplog.records
 
 
 def test_a_value_is_not_repeated_for_it_may_be_secret(monkeypatch: pytest.MonkeyPatch) -> None:

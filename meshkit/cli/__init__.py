@@ -11,7 +11,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from meshkit.errors import MeshError
@@ -111,10 +111,27 @@ Options:
 {EXIT_CODES}"""
 
 
+class Complaints:
+    """How errors are written.
+
+    Attributes:
+        json_line: writes one where every line is to be JSON; None for text.
+    """
+
+    json_line: Callable[[str], None] | None = None
+
+
+complaints = Complaints()
+
+
 def complain(message: str) -> None:
     """Print one line on stderr, whatever the message quotes."""
+    message = " ".join(message.split())
+    if complaints.json_line is not None:
+        complaints.json_line(message)
+        return
     red, plain = ("\033[31m", "\033[0m") if colored(sys.stderr.isatty()) else ("", "")
-    print(f"{red}meshkit: error:{plain} {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"{red}meshkit: error:{plain} {message}", file=sys.stderr, flush=True)
 
 
 def colored(terminal: bool) -> bool:  # noqa: FBT001

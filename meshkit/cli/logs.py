@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Iterator
 from json.encoder import encode_basestring_ascii as quoted
+from logging.handlers import BufferingHandler
 from typing import TYPE_CHECKING, Literal
 
-from meshkit.cli import colored
+from meshkit.cli import colored, complaints
 from meshkit.context import LogFilter
 
 if TYPE_CHECKING:
@@ -22,6 +26,8 @@ NOISY = ("uvicorn", "uvicorn.error", "grpc", "asyncio", "watchfiles")
 # Attributes that every record has; the rest is what the caller added by `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 CONTEXT = ("request_id", "trace_id")  # what LogFilter adds, empty outside of a call
+
+HELD = 1000  # lines
 
 LogFormat = Literal["auto", "text", "json"]
 
@@ -46,6 +52,7 @@ def configure(level: str, format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if is_json(format) else TextFormatter())
     handler.addFilter(LogFilter())
+    complaints.json_line = _log_error if format == "json" else None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -54,6 +61,29 @@ def configure(level: str, format: LogFormat) -> None:
         logging.getLogger(name).setLevel(quiet)
     if level != "debug":
         logging.getLogger("meshkit.server.lifespan").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hold back what is logged before the settings tell its format, for `configure` to write.
+
+    When they can't be read, what the environment says of the format has to do.
+    """
+    root = logging.getLogger()
+    handler = BufferingHandler(HELD)
+    root.handlers[:] = [handler]
+    try:
+        yield
+    finally:
+        if handler in root.handlers:
+            named = os.environ.get("MESHKIT_LOG_FORMAT")
+            configure("info", "json" if named == "json" else "text" if named == "text" else "auto")
+        for record in handler.buffer:
+            root.handle(record)
+
+
+def _log_error(message: str) -> None:
+    logging.getLogger("meshkit").error("%s", message)
 
 
 class TextFormatter(logging.Formatter):

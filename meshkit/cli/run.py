@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meshkit.cli.discover import find_service
-from meshkit.cli.logs import configure, configure_access_log
+from meshkit.cli.logs import configure, configure_access_log, held
 from meshkit.cli.serve import serve
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -62,24 +62,25 @@ def run(
     """
     from meshkit.settings import load_settings
 
-    settings = load_settings(
-        env_file,
-        host=host,
-        port=port,
-        grpc_port=grpc_port,
-        advertise_host=advertise_host,
-        registry=registry or None,
-        tags=",".join(tag) if tag else None,
-        zone=zone,
-        instances=instances,
-        reload=reload,
-        env=env,
-        access_log=access_log,
-        log_level=log_level,
-        log_format=log_format,
-        registration=False if no_register else None,
-    )
-    configure(settings.log_level, settings.log_format)
+    with held():
+        settings = load_settings(
+            env_file,
+            host=host,
+            port=port,
+            grpc_port=grpc_port,
+            advertise_host=advertise_host,
+            registry=registry or None,
+            tags=",".join(tag) if tag else None,
+            zone=zone,
+            instances=instances,
+            reload=reload,
+            env=env,
+            access_log=access_log,
+            log_level=log_level,
+            log_format=log_format,
+            registration=False if no_register else None,
+        )
+        configure(settings.log_level, settings.log_format)
     if settings.access_log:
         configure_access_log(settings.log_format)
     if settings.reload:

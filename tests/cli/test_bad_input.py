@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -130,7 +131,7 @@ CASES = {
     "bad variable": Case(
         env={"MESHKIT_PORT": "http"},
         code=1,
-        says="bad value for MESHKIT_PORT: should be a valid integer",
+        says="bad value for MESHKIT_PORT: should be a whole number",
     ),
     "bad switch": Case(
         env={"MESHKIT_RELOAD": "perhaps"},
@@ -242,3 +243,18 @@ def test_one_line_and_the_documented_code(name: str, tmp_path: Path, port: int) 
     assert done.returncode == case.code
     state = tmp_path / "state"
     assert not [each for each in state.rglob("*.json") if each.is_file()], "left registered"
+
+
+@pytest.mark.parametrize("port", ["0", "http"])
+def test_every_line_is_json_when_that_is_asked_for(tmp_path: Path, port: str) -> None:
+    (tmp_path / "service.py").write_text("raise ImportError('first\\nsecond')\n")
+    (tmp_path / ".env").write_text("what is this\n")
+    env = {"MESHKIT_LOG_FORMAT": "json", "MESHKIT_PROT": "1", "MESHKIT_PORT": port}
+    done = meshkit("run", folder=tmp_path, env=env)
+    bad_line, typo, error = map(json.loads, done.stderr.splitlines())
+    assert bad_line["message"].startswith(f"{tmp_path}/.env:1 is left out")
+    assert typo["message"].startswith("unknown variable MESHKIT_PROT")
+    assert (bad_line["level"], typo["level"], error["level"]) == ("warning", "warning", "error")
+    wanted = "service can't be imported" if port == "0" else "bad value for MESHKIT_PORT"
+    assert error["message"].startswith(wanted)
+    assert done.returncode == 1
