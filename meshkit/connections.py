@@ -7,8 +7,9 @@ calls go through is not used here: it chooses among instances. Parsing is httpto
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self
 
@@ -68,6 +69,68 @@ class Response:
         self.complete = True
 
 
+class Incoming:
+    """An answer that is being read."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self.response = Response()
+        self._reader = reader
+        self._parser = httptools.HttpResponseParser(self.response)
+
+    async def advance(self) -> None:
+        """Take in what comes next, or the end. Raises as :meth:`Connection.exchange`."""
+        response, parser = self.response, self._parser
+        try:
+            data = await self._reader.read(READ_SIZE)
+        except ConnectionResetError:
+            # A server that refuses a request unread, as one of TLS does with plain HTTP,
+            # answers and resets the connection.
+            if not response.ends_with_connection or parser.get_status_code() < 400:
+                raise
+            data = b""
+        if data:
+            parser.feed_data(data)
+        elif response.ends_with_connection:
+            response.complete = True
+        else:
+            raise Closed("connection closed before the answer was complete")
+        response.status = parser.get_status_code()
+
+
+class Stream:
+    """One answer whose body is iterated as it comes, once, in parts of any size.
+
+    Iterating raises as :meth:`Connection.exchange` when the connection ends before the body.
+    Waiting for a part may be cancelled and begun again.
+    """
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        return self._incoming.response.status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The answer's headers by their lower-case names."""
+        return self._incoming.response.headers
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        response = self._incoming.response
+        while not response.body:
+            if response.complete:
+                raise StopAsyncIteration
+            await self._incoming.advance()
+        part = bytes(response.body)
+        response.body.clear()
+        return part
+
+
 class Connection:
     """One connection, for one request at a time."""
 
@@ -106,29 +169,26 @@ class Connection:
             OSError: the connection broke; :class:`Closed` when it was closed.
             httptools.HttpParserError: the answer is not HTTP.
         """
-        response = Response()
-        parser = httptools.HttpResponseParser(response)
-        self._writer.write(request)
-        await self._writer.drain()
+        incoming = await self._ask(request)
+        response = incoming.response
         while not response.complete:
-            try:
-                data = await self._reader.read(READ_SIZE)
-            except ConnectionResetError:
-                # A server that refuses a request unread, as one of TLS does with plain HTTP,
-                # answers and resets the connection.
-                if not response.ends_with_connection or parser.get_status_code() < 400:
-                    raise
-                break
-            if data:
-                parser.feed_data(data)
-            elif response.ends_with_connection:
-                break
-            else:
-                raise Closed("connection closed before the answer was complete")
-        response.status = parser.get_status_code()
+            await incoming.advance()
         # The parser itself knows only until the message is complete.
         self._keep_alive = response.headers.get("connection", "").lower() != "close"
         return response
+
+    async def stream(self, request: bytes) -> Stream:
+        """Send a request and read the head of its answer. Raises as :meth:`exchange`."""
+        self._keep_alive = False
+        incoming = await self._ask(request)
+        while not incoming.response.headed:
+            await incoming.advance()
+        return Stream(incoming)
+
+    async def _ask(self, request: bytes) -> Incoming:
+        self._writer.write(request)
+        await self._writer.drain()
+        return Incoming(self._reader)
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
@@ -178,15 +238,30 @@ class Pool:
             except ConnectionError:
                 if not repeat or self.closed:
                     raise
-        context = self._context() if self._context else None
-        made = await Connection.connect(self._address, context)
-        if self.closed:
-            made.close()
-            raise Closed("the pool was closed meanwhile")
+        made = await self._connect()
         try:
             return await self._exchange(made, request)
         except ConnectionError as error:
             raise Refused(str(error)) from None
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: bytes) -> AsyncIterator[Stream]:
+        """Send a request over a connection of its own, which is closed with the block.
+
+        For answers that go on for long: how long the head may take, and how long each part of
+        the body, is the caller's to bound. Raises as :meth:`send`.
+        """
+        connection = await self._connect()
+        self._busy.add(connection)
+        try:
+            try:
+                stream = await connection.stream(request)
+            except ConnectionError as error:
+                raise Refused(str(error)) from None
+            yield stream
+        finally:
+            self._busy.discard(connection)
+            connection.close()
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail. Closing twice is safe."""
@@ -195,6 +270,13 @@ class Pool:
             connection.close()
         self._idle.clear()
         await asyncio.sleep(0)  # the sockets are closed in the loop's next turn
+
+    async def _connect(self) -> Connection:
+        made = await Connection.connect(self._address, self._context() if self._context else None)
+        if self.closed:
+            made.close()
+            raise Closed("the pool was closed meanwhile")
+        return made
 
     async def _exchange(self, connection: Connection, request: bytes) -> Response:
         self._busy.add(connection)

@@ -145,3 +145,143 @@ async def test_closing_ends_what_is_under_way(server: tuple[Server, Pool]) -> No
         with pytest.raises(ConnectionError):
             await pending
     assert script.connections == 1
+
+
+LONG = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Kind: long\r\n\r\n"
+
+
+@pytest.fixture
+async def writing() -> AsyncIterator[tuple[list[asyncio.StreamWriter], Pool, asyncio.Event]]:
+    """The writers of answers to each request, for the test to use, and the client's leaving."""
+    writers: list[asyncio.StreamWriter] = []
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writers.append(writer)
+            writer.write(LONG)
+            await reader.read()
+        left.set()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    pool = Pool(Endpoint("127.0.0.1", listener.sockets[0].getsockname()[1]))
+    async with asyncio.timeout(30):
+        yield writers, pool, left
+    await pool.aclose()
+    listener.close()
+
+
+Writing = tuple[list[asyncio.StreamWriter], Pool, asyncio.Event]
+
+
+async def test_a_body_is_streamed_as_it_comes(writing: Writing) -> None:
+    writers, pool, left = writing
+    async with pool.stream(REQUEST) as stream:
+        assert (stream.status, stream.headers["x-kind"]) == (200, "long")
+        assert not left.is_set()
+        for text in (b"one", b"two"):  # each is there before the next is written
+            writers[0].write(b"3\r\n%s\r\n" % text)
+            assert await anext(stream) == text
+        writers[0].write(b"4\r\nlast\r\n0\r\n\r\n")
+        assert [part async for part in stream] == [b"last"]
+        assert [part async for part in stream] == []
+    await left.wait()
+
+
+async def test_leaving_a_stream_closes_its_connection(writing: Writing) -> None:
+    writers, pool, left = writing
+    async with pool.stream(REQUEST) as stream:
+        writers[0].write(b"3\r\none\r\n")
+        async for part in stream:
+            assert part == b"one"
+            break
+    await left.wait()
+    assert not pool.connected
+
+
+async def test_waiting_for_a_part_can_be_cancelled_and_begun_again(writing: Writing) -> None:
+    writers, pool, _left = writing
+    async with pool.stream(REQUEST) as stream:
+        pending = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        writers[0].write(b"3\r\none\r\n")
+        assert await anext(stream) == b"one"
+
+
+async def test_a_cancelled_stream_closes_its_connection(writing: Writing) -> None:
+    writers, pool, left = writing
+
+    async def follow() -> None:
+        async with pool.stream(REQUEST) as stream:
+            async for _ in stream:
+                pass
+
+    pending = asyncio.ensure_future(follow())
+    while not writers:
+        await asyncio.sleep(0.01)
+    pending.cancel()
+    await left.wait()
+    assert pending.cancelled()
+
+
+async def test_a_stream_that_breaks_off_says_so(writing: Writing) -> None:
+    writers, pool, _left = writing
+    async with pool.stream(REQUEST) as stream:
+        writers[0].write(b"3\r\none\r\n5\r\ntw")
+        assert b"".join([await anext(stream)]).startswith(b"one")
+        writers[0].close()
+        with pytest.raises(Closed):
+            async for _ in stream:
+                pass
+
+
+async def test_closing_the_pool_ends_its_streams(writing: Writing) -> None:
+    _writers, pool, _left = writing
+    async with pool.stream(REQUEST) as stream:
+        await pool.aclose()
+        with pytest.raises(ConnectionError):
+            await anext(stream)
+    with pytest.raises(Closed):
+        async with pool.stream(REQUEST):
+            pass
+
+
+async def test_streams_are_no_burden_to_requests(writing: Writing) -> None:
+    writers, pool, _left = writing
+    async with pool.stream(REQUEST), pool.stream(REQUEST):
+        assert len(writers) == 2
+        pending = asyncio.ensure_future(pool.send(REQUEST, repeat=False))
+        while len(writers) < 3:
+            await asyncio.sleep(0.01)
+        writers[2].write(b"2\r\nok\r\n0\r\n\r\n")
+        assert (await pending).body == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (OK, b"ok"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    ],
+)
+async def test_a_stream_ends_in_every_way(
+    server: tuple[Server, Pool], answer: bytes, body: bytes
+) -> None:
+    script, pool = server
+    script.answers = [answer]
+    async with pool.stream(REQUEST) as stream:
+        assert b"".join([part async for part in stream]) == body
+
+
+async def test_a_stream_that_never_begins_is_refused(server: tuple[Server, Pool]) -> None:
+    script, pool = server
+    script.answers = [b""]
+    with pytest.raises(Refused):
+        async with pool.stream(REQUEST):
+            pass

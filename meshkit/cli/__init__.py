@@ -34,7 +34,7 @@ Exit codes:
   1    a mistake in what was asked for: settings, names, code that can't be imported
   2    wrong usage of the command line
   3    the service could not start: port in use, a failing hook
-  4    the registry can't be reached or refused
+  4    the registry, or Docker, can't be reached or refused
   130  ended by a second Ctrl-C
   143  ended by a second SIGTERM"""
 

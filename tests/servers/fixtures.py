@@ -15,6 +15,7 @@ from tests.servers.consul_cluster import (
     make_consul_cluster,
     make_consul_datacenters,
 )
+from tests.servers.docker_engine import DockerEngine, require_docker
 from tests.servers.etcd import Etcd, etcd_cluster
 from tests.servers.process import ServerProcess
 from tests.servers.programs import require_program
@@ -41,6 +42,21 @@ def etcd_program() -> Path:
 @pytest.fixture(scope="session")
 def zookeeper_program() -> Path:
     return require_program("zookeeper")
+
+
+@pytest.fixture(scope="session")
+def docker_program() -> Path:
+    return require_docker()
+
+
+@pytest.fixture
+def docker(docker_program: Path) -> Iterator[DockerEngine]:
+    """The real engine; what the test makes there ends with it."""
+    engine = DockerEngine(docker_program)
+    try:
+        yield engine
+    finally:
+        engine.clear()
 
 
 @contextlib.contextmanager
