@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # name: (module, what `meshkit --help` says)
 COMMANDS = {
     "run": ("meshkit.cli.run", "Run a service: bind, register, serve, drain."),
+    "healthcheck": (
+        "meshkit.cli.healthcheck",
+        "Ask the service that runs here whether it is ready, for HEALTHCHECK.",
+    ),
     "ps": ("meshkit.cli.ps", "Show the services and instances in the registry."),
     "config": ("meshkit.cli.config", "Read and change values that running services follow."),
     "routes": ("meshkit.cli.routes", "Divide a service's calls among its instances, live."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import logging
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshkit.cli.logs import is_json
+from meshkit.cli.running import noted
 from meshkit.client.declared import HttpDependency, dependencies
 from meshkit.service import serves_http, servicers
 
@@ -35,13 +37,16 @@ def serve(
 
     began = process_start()
     runtime = Runtime(service, settings=settings)
+    note = contextlib.ExitStack()
 
     def ready(runtime: Runtime) -> None:
+        assert runtime.instance is not None
+        note.enter_context(noted(runtime.instance.id, runtime.listening))
         announce(runtime, seconds=time.time() - began)
         if on_ready is not None:
             on_ready()
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with note, asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(runtime.serve(ready))
 
 

@@ -78,6 +78,13 @@ def is_wildcard(host: str) -> bool:
     return host in ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
+def reached_locally(bind_host: str) -> str:
+    """Return the address by which this machine reaches what is bound to ``bind_host``."""
+    if not is_wildcard(bind_host):
+        return bind_host
+    return "::1" if bind_host == "::" else "127.0.0.1"
+
+
 def route_towards(peer: Endpoint) -> str | None:
     """Return our address on the route to ``peer``. Connecting a UDP socket sends no packet."""
     try:

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from meshkit.client.mesh import Mesh
 from meshkit.errors import ConfigError, StartError
-from meshkit.model import Instance
+from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
-from meshkit.runtime.advertise import Advertised, advertised_host
+from meshkit.runtime.advertise import Advertised, advertised_host, reached_locally
 from meshkit.runtime.configuration import Configuration
 from meshkit.runtime.hooks import run_hook, within
 from meshkit.runtime.identity import new_instance
@@ -100,6 +100,11 @@ class Runtime:
         """``host:port`` of the gRPC endpoint as others reach it; None without one."""
         endpoint = self.instance.endpoints.get("grpc") if self.instance else None
         return str(endpoint) if endpoint else None
+
+    @property
+    def listening(self) -> dict[str, Endpoint]:
+        """Where this machine itself reaches each transport, whatever address is advertised."""
+        return self._servers.endpoints(reached_locally(self.settings.host))
 
     @property
     def registry_url(self) -> str:

@@ -174,7 +174,8 @@ def test_its_readme_is_true(project: Path, environment: dict[str, str], tmp_path
     (snippet,) = (text for kind, text in blocks if kind == "python")
     assert {*NEXT, *CHECKS} <= set(commands)
     for command in commands:
-        if command not in {*CHECKS, "meshkit run"}:  # which other tests run, and this one below
+        # Which other tests run, and this one below.
+        if command not in {*CHECKS, "meshkit run"} and not command.startswith("docker "):
             execute(shlex.split(command), project, environment)
     assert "`meshkit ps`" in readme
     with running(project, environment) as (process, facts):

@@ -15,7 +15,9 @@ import pytest
 from meshkit.cli import dispatch as run
 
 HTTP = {
+    ".dockerignore",
     ".gitignore",
+    "Dockerfile",
     "README.md",
     "orders/__init__.py",
     "orders/models.py",
