@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+from pydantic import ValidationError
+
+from meshkit.cli.no_service import nameless, no_service
+from meshkit.cli.own_settings import explain
 from meshkit.errors import ConfigError, MeshError
 from meshkit.places import place
 from meshkit.service import MeshService
@@ -43,11 +47,7 @@ def find_service(spec: str | None, *, configured: str | None) -> MeshService:
             sys.path.insert(0, str(folder))
     if named := spec or configured:
         return make(load(named))
-    found: dict[str, type[MeshService] | MeshService] = {}
-    for module in likely_modules():
-        for name, candidate in candidates(import_module(module)).items():
-            found.setdefault(f"{module}:{name}", candidate)
-    return make(the_only(found, "here"))
+    return make(the_only(likely_modules(), "here"))
 
 
 def load(spec: str) -> type[MeshService] | MeshService:
@@ -58,15 +58,12 @@ def load(spec: str) -> type[MeshService] | MeshService:
         likely = module_name.removesuffix(".py").strip("./").replace("/", ".")
         example = likely if module_name.endswith(".py") and likely else "users.service:Users"
         raise ConfigError(f"{spec!r}: name a module, as in `meshkit run {example}`")
-    module = import_module(module_name)
-    found = candidates(module)
     if not colon:
-        return the_only(
-            {f"{module_name}:{name}": each for name, each in found.items()}, module_name
-        )
+        return the_only([module_name], f"in {module_name}")
+    module = import_module(module_name)
     value = getattr(module, attribute, None)
     if value is None:
-        near = difflib.get_close_matches(attribute, found, n=1)
+        near = difflib.get_close_matches(attribute, candidates(module), n=1)
         hint = f"; did you mean {module_name}:{near[0]}?" if near else ""
         raise ConfigError(f"{module_name} has no {attribute!r}{hint}")
     if isinstance(value, MeshService) or (
@@ -84,13 +81,6 @@ def candidates(module: ModuleType) -> dict[str, type[MeshService] | MeshService]
     return {name: value for name, value in vars(module).items() if is_service(value, module)}
 
 
-def nameless(module: str) -> Iterator[str]:
-    """Yield the MeshService classes of this module that forgot their name."""
-    for cls in MeshService.__subclasses__():
-        if cls.__module__ == module and not cls.name:
-            yield f"{module}:{cls.__qualname__}"
-
-
 def is_service(value: object, module: ModuleType) -> bool:
     """Whether it is a service, or a named subclass that this very module defines."""
     if not isinstance(value, type):
@@ -99,35 +89,38 @@ def is_service(value: object, module: ModuleType) -> bool:
     return own and bool(getattr(value, "name", ""))
 
 
-def the_only(
-    found: dict[str, type[MeshService] | MeshService], where: str
-) -> type[MeshService] | MeshService:
-    """Return the single candidate; a class and objects of it count once."""
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if not found and where != "here" and (forgotten := min(nameless(where), default="")):
-        raise ConfigError(f'{forgotten} has no name: set `name = "..."` in its class')
+def the_only(modules: Iterable[str], where: str) -> type[MeshService] | MeshService:
+    """Return the single candidate of these modules.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    found: dict[str, type[MeshService] | MeshService] = {}
+    names = list(modules)
+    for module in names:
+        for name, candidate in candidates(import_module(module)).items():
+            found.setdefault(f"{module}:{name}", candidate)
     if not found:
-        raise ConfigError(
-            f"no MeshService found {where if where == 'here' else 'in ' + where}: "
-            "name it as in `meshkit run users.service:Users`, "
-            "or set `service` in [tool.meshkit] of pyproject.toml"
-        )
-    names = ", ".join(sorted(found))
-    raise ConfigError(f"several services found, name one of them: {names}")
+        raise no_service(names, where)
+    if len(found) > 1:
+        raise ConfigError(f"several services found, name one of them: {', '.join(sorted(found))}")
+    return next(iter(found.values()))
 
 
 def make(service: type[MeshService] | MeshService) -> MeshService:
     """Return the service itself, calling its class without arguments if need be."""
     if isinstance(service, MeshService):
         return service
+    if not service.name:
+        raise nameless(service)
     try:
         return service()
     except MeshError:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{service.__module__}:{service.__qualname__} can't be made: {one_line(error)}"
+            f"{service.__module__}:{service.__qualname__} can't be made: "
+            f"{one_line(error)}{place(error)}"
         ) from error
 
 
@@ -165,5 +158,7 @@ def likely_modules() -> Iterator[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the error's type and message without line breaks (pydantic's have several)."""
+    """Return the error's type and message without line breaks."""
+    if isinstance(error, ValidationError):
+        return explain(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

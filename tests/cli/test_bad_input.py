@@ -100,7 +100,7 @@ CASES = {
         arguments=("run", "service:Nameless"),
         service="from meshkit import MeshService\nclass Nameless(MeshService): ...\n",
         code=1,
-        says='Nameless has no name: set `name = "..."` in its class',
+        says='service:Nameless has no name: set `name = "..."` in its class',
     ),
     "duplicate route": Case(
         service=CLASS.format(name="doubled")

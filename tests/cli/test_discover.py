@@ -181,4 +181,57 @@ def test_a_mistake_in_a_declaration_is_told_as_it_is(folder: Path) -> None:
 
 def test_a_forgotten_name_is_the_reason_that_is_given(folder: Path) -> None:
     write(folder, forgetful="from meshkit import MeshService\nclass Shop(MeshService): ...\n")
-    assert complaint("forgetful") == 'forgetful:Shop has no name: set `name = "..."` in its class'
+    said = 'forgetful:Shop has no name: set `name = "..."` in its class'
+    for spec in ("forgetful", "forgetful:Shop"):
+        assert complaint(spec) == f"{said} ({folder}/forgetful.py:2)"
+    (folder / "forgetful.py").rename(folder / "service.py")
+    assert complaint().endswith(f"{folder}/service.py:2)")
+
+
+def test_an_application_that_is_no_service_yet_is_told_how_to_become_one(folder: Path) -> None:
+    write(folder, main="from fastapi import FastAPI\nshop = FastAPI()\n")
+    for spec in (None, "main"):
+        assert complaint(spec) == (
+            "main:shop is a FastAPI application and no service yet: add "
+            '`service = MeshService.from_app(shop, name="...")` beside it'
+        )
+
+
+def test_an_error_in_init_says_where(folder: Path) -> None:
+    init = "    def __init__(self):\n        import json\n        json.loads('x')\n"
+    write(folder, service=shop() + init)
+    line = (folder / "service.py").read_text().splitlines().index("        json.loads('x')") + 1
+    shown = complaint()
+    assert shown.startswith("service:Shop can't be made: JSONDecodeError: Expecting value")
+    assert shown.endswith(f" ({folder}/service.py:{line})")
+
+
+OWN_SETTINGS = """
+from pydantic import AnyUrl, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from meshkit import MeshService
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SHOP_", env_file=".env", extra="ignore")
+    page_size: int = 5
+    database: AnyUrl
+    token: str = Field(validation_alias="THE_TOKEN")
+class Shop(MeshService):
+    name = "shop"
+    def __init__(self):
+        self.settings = Settings()
+"""
+
+
+def test_bad_settings_of_the_services_own_are_named_by_their_variables(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, service=OWN_SETTINGS)
+    (folder / ".env").write_text("\nSHOP_PAGE_SIZE=hunter2\n")
+    monkeypatch.setenv("SHOP_DATABASE", "hunter2")
+    shown = complaint()
+    assert shown == (
+        "service:Shop can't be made: Settings: SHOP_PAGE_SIZE in .env:2 should be a whole number; "
+        "SHOP_DATABASE should be a valid URL, relative URL without a base; "
+        f"THE_TOKEN is not set ({folder}/service.py:13)"
+    )
+    assert "hunter2" not in shown
