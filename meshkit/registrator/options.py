@@ -8,6 +8,7 @@ import math
 from typing import Literal
 
 from meshkit.errors import ConfigError
+from meshkit.registrator.template import Template
 
 Deregister = Literal["always", "on-success"]
 
@@ -60,6 +61,8 @@ class Options:
         self._check_positive("-retry-interval", self.retry_interval)
         if self.retry_attempts < -1:
             raise ConfigError(f"-retry-attempts {self.retry_attempts}: use -1 (for ever) or more")
+        if self.tags:
+            Template.of(self.tags)  # raises for what is malformed: better now than per container
         if self.ip:
             try:
                 ipaddress.ip_address(self.ip)
