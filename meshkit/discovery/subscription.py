@@ -11,7 +11,7 @@ import time
 
 from meshkit.backoff import Backoff
 from meshkit.discovery.cache import SnapshotCache
-from meshkit.discovery.damping import is_large_drop, keep_missing, missing
+from meshkit.discovery.damping import Doubts, keep, missing
 from meshkit.discovery.followed import Followed
 from meshkit.errors import RegistryError
 from meshkit.model import Snapshot
@@ -30,8 +30,8 @@ class Subscription(Followed):
 
     The last good list is kept for as long as the registry is away, marked stale. The one on disk
     serves a consumer that starts meanwhile: once the registry has failed, or been silent for a
-    second, because what it says itself is newer. A drop of more than half is doubted for
-    ``registry.settle`` seconds and then confirmed by a second read.
+    second, because what it says itself is newer. A drop of more than half is doubted: each of
+    the lost has to be missing for ``registry.settle`` seconds, and then from a second read.
     """
 
     def __init__(self, registry: Registry, service: str, cache: SnapshotCache | None) -> None:
@@ -43,6 +43,7 @@ class Subscription(Followed):
         self._saved: Snapshot | None = None  # what only the disk knows
         self._outdated = False  # what the disk knew was old when it was read
         self._silence: asyncio.TimerHandle | None = None
+        self._doubts = Doubts(registry.settle)
         self._confirmation: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
         self._closed = False
@@ -84,9 +85,22 @@ class Subscription(Followed):
             self.error = None
             self._recovered_at = time.monotonic()
         self._listed = snapshot
-        old = self.snapshot or self._saved
-        self._publish(self._believed(old, self._completed(snapshot)))
+        self._take(snapshot)
         self._outdated = False
+
+    def _take(self, listed: Snapshot, *, confirmed: bool = False) -> None:
+        """Use what is listed, and whoever is missing as long as that is doubted."""
+        old = self.snapshot or self._saved
+        snapshot = self._completed(listed)
+        if old is not None and self._registry.settle and not self._outdated:
+            recovering = time.monotonic() - self._recovered_at < self._registry.settle
+            snapshot = self._doubts.apply(old, snapshot, recovering=recovering, confirmed=confirmed)
+        if self._doubts and self._confirmation is None:
+            log.info(
+                "%s: confirming that %d of the listed are gone", self.service, len(self._doubts)
+            )
+            self._confirmation = asyncio.create_task(self._confirm())
+        self._publish(snapshot)
 
     def _completed(self, listed: Snapshot) -> Snapshot:
         """Return the list; with those that only the disk knows, while it may be incomplete.
@@ -101,49 +115,28 @@ class Subscription(Followed):
         ids = {instance.id for instance in listed.instances}
         unheard = tuple(each for each in self._saved.instances if each.id not in ids)
         self._saved = dataclasses.replace(self._saved, instances=unheard)
-        return keep_missing(self._saved, listed)
-
-    def _believed(self, old: Snapshot | None, snapshot: Snapshot) -> Snapshot:
-        """Return the list; while a loss is doubted, those who vanished are still in it."""
-        if old is None or not self._is_doubtful(old, snapshot):
-            return snapshot
-        if self._confirmation is None:
-            count = len(missing(old, snapshot))
-            log.info("%s: confirming that %d of the listed are gone", self.service, count)
-            self._confirmation = asyncio.create_task(self._confirm())
-        return keep_missing(old, snapshot)
-
-    def _is_doubtful(self, old: Snapshot, new: Snapshot) -> bool:
-        """Whether instances may be missing because the registry has forgotten them.
-
-        One that has just come back, or whose loss is being confirmed, may have been emptied, and
-        fills up one by one.
-        """
-        settle = self._registry.settle
-        if settle == 0 or self._outdated:
-            return False
-        recovering = time.monotonic() - self._recovered_at < settle
-        if recovering or self._confirmation is not None:
-            return bool(missing(old, new))
-        return is_large_drop(old, new)
+        return keep(listed, missing(self._saved, listed))
 
     async def _confirm(self) -> None:
-        """Read again when the doubt has lasted long enough; the watch may stay silent."""
-        pause, backoff = self._registry.settle, Backoff(cap=RETRY_CAP)
-        while True:
-            await asyncio.sleep(pause)
+        """Look again when a loss has lasted long enough; the watch may stay silent."""
+        backoff = Backoff(cap=RETRY_CAP)
+        while self._doubts:
+            if (left := self._doubts.left) > 0:
+                await asyncio.sleep(left)
+                continue  # whoever has come back is missed no more
             listed = self._listed
             try:
                 snapshot = await self._registry.instances(self.service)
-                break
             except RegistryError:
                 if self._closed:  # cancelling may end in an engine's error instead
                     return
-                pause = backoff.next()
+                await asyncio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            # What the watch has found meanwhile is newer than what was read beside it.
+            newer = self._listed if self._listed is not listed else None
+            self._take(newer or snapshot, confirmed=True)
         self._confirmation = None
-        # What the watch has found meanwhile is newer than what was read beside it.
-        newer = self._listed is not None and self._listed is not listed
-        self._publish(self._completed(self._listed if newer and self._listed else snapshot))
 
     def _use_saved(self) -> None:
         """Go on with what the disk knows, unless the registry has answered already."""

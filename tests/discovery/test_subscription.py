@@ -214,6 +214,27 @@ async def test_a_registry_that_comes_back_to_its_senses_drops_nobody(registry: C
     assert shortest == 3
 
 
+async def test_a_second_loss_is_doubted_for_a_time_of_its_own(registry: Commanded) -> None:
+    """As when an agent that takes its node along is restarted twice."""
+    registry.settle = 3.0
+    await registry.put(*map(instance, (1, 2, 3)))
+    async with following(registry) as subscription:
+        await until(subscription, 1, 2, 3)
+        heard: list[list[int]] = []
+        subscription.on_change(lambda each: heard.append(numbers(each)))
+        first = time.monotonic()
+        registry.inner._store.clear()
+        await asyncio.sleep(1)
+        await registry.put(*map(instance, (1, 2, 3)))
+        await asyncio.sleep(1.4)
+        registry.inner._store.clear()
+        await asyncio.sleep(first + registry.settle + 0.5 - time.monotonic())
+        await registry.put(*map(instance, (1, 2, 3)))
+        await until_sure(subscription)
+        assert numbers(subscription.snapshot) == [1, 2, 3]
+    assert set(map(tuple, heard)) == {(1, 2, 3)}
+
+
 async def test_a_registry_that_comes_back_empty_after_long_drops_nobody(
     registry: Commanded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

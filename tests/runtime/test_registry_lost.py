@@ -1,22 +1,30 @@
 """The registry goes while consumers run: calls go on with the last good list."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from meshkit import Mesh, NoInstances, RegistryError
+from meshkit import HttpClient, Mesh, NoInstances, RegistryError
 from meshkit.discovery.subscription import OLD
+from meshkit.registry.consul.reader import ConsulReader
 from tests.servers import Consul
+from tests.servers.consul_cluster import ConsulCluster, make_consul_cluster
+from tests.servers.fixtures import together
+from tests.support.load import Load
 from tests.support.processes import Processes, environment
-from tests.support.waiting import aeventually
+from tests.support.waiting import aeventually, eventually
 
 pytestmark = pytest.mark.consul
+
+ROUNDS = 3
 
 # A consumer that is started while the registry is away; prints what it sees and what it got.
 CONSUMER = """
@@ -32,6 +40,15 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@pytest.fixture
+def cluster(consul_program: Path, tmp_path: Path, services: Processes) -> Iterator[ConsulCluster]:
+    """A server, and a client agent that the services register with."""
+    cluster = make_consul_cluster(consul_program, tmp_path / "consul", servers=1)
+    with together(cluster.members):
+        services.registry = cluster.client.url
+        yield cluster
 
 
 @pytest.fixture
@@ -140,3 +157,48 @@ async def test_a_hung_registry_fails_no_call(agent: Consul, services: Processes)
         finally:
             agent.resume()
         assert answered == pids
+
+
+@pytest.mark.slow
+async def test_a_client_agent_that_is_restarted_twice_fails_no_call(
+    cluster: ConsulCluster, services: Processes
+) -> None:
+    """It leaves with all its services, and the second time soon after it has come back."""
+    services.start_all("echo:Echo", 3)
+    async with contextlib.AsyncExitStack() as stack:
+        loads = []
+        for agent in cluster.members:  # one consumer sees the list emptied, one loses the agent
+            client = (await stack.enter_async_context(Mesh(agent.url))).http("echo")
+            loads.append(await stack.enter_async_context(Load(who(client), rate=25)))
+        for load in loads:
+            await load.answered_by(3)
+        for _ in range(ROUNDS):
+            failed = [len(load.errors) for load in loads]
+            longest = max([await asyncio.to_thread(restarted, cluster) for _ in range(2)])
+            await asyncio.sleep(ConsulReader.settle + 1)  # until every doubt is over
+            if longest < ConsulReader.settle:
+                break  # else nobody could know that they would come back
+        assert longest < ConsulReader.settle, f"they came back only after {longest:.1f} s"
+        new = [load.errors[before:] for load, before in zip(loads, failed, strict=True)]
+        assert new == [[], []]
+
+
+def who(client: HttpClient) -> Callable[[], Awaitable[str]]:
+    async def call() -> str:
+        return str((await client.get("/who")).raise_for_status().json()["pid"])
+
+    return call
+
+
+def restarted(cluster: ConsulCluster) -> float:
+    """Restart the client agent; return the seconds for which the server listed nobody, at most."""
+
+    def listed(count: int) -> bool:
+        return len(cluster.servers[0].get("/v1/health/service/echo?passing")) == count
+
+    began = time.monotonic()
+    cluster.client.stop()
+    eventually(lambda: listed(0), within=30)
+    cluster.client.launch()
+    eventually(lambda: listed(3), within=60)
+    return time.monotonic() - began

@@ -38,8 +38,10 @@ class ConsulReader(Registry):
     """
 
     propagation = 0.5
-    # An emptied Consul has its instances back within one heartbeat.
-    settle = 6.0
+    # An emptied Consul has its instances back within one heartbeat. A client agent that is
+    # restarted leaves with all of its own: it says so for up to 4 s before it ends, and syncs up
+    # to 3 s after it has joined again.
+    settle = 10.0
     read_only = True
 
     def __init__(self, url: str, transport: Transport, *, dc: str) -> None:
