@@ -29,6 +29,7 @@ from meshkit.errors import (
     RegistryUnavailable,
     RegistryUrlError,
     StartError,
+    Unsupported,
     WebSocketClosed,
     WrongInstance,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "Snapshot",
     "StartError",
     "Status",
+    "Unsupported",
     "WebSocketClosed",
     "WrongInstance",
     "context",

@@ -9,7 +9,8 @@
     ├── RegistryError            the registry answered with an error
     │   ├── RegistryUnavailable  it did not answer: down, unreachable, no leader
     │   ├── RegistryDenied       it refused: token, ACL, certificate
-    │   └── LeaseLost            it no longer knows this registration
+    │   ├── LeaseLost            it no longer knows this registration
+    │   └── Unsupported          this kind of registry can't do that at all
     └── CallError                a call to another service failed
         ├── NoInstances          nobody to call
         ├── ConnectError         the request surely never left this process
@@ -90,6 +91,15 @@ class RegistryDenied(RegistryError):
 
 class LeaseLost(RegistryError):
     """The registry no longer knows this registration: register anew."""
+
+
+class Unsupported(RegistryError):
+    """A registry of this kind can't do that, however healthy it is: choose another one."""
+
+    exit_code = 1
+
+    def __init__(self, *args: object, undone: bool = True) -> None:
+        super().__init__(*args, undone=undone)
 
 
 class CallError(MeshError):

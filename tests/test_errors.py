@@ -56,6 +56,7 @@ def test_every_error_is_a_public_name() -> None:
         ("RegistryError", 4),
         ("RegistryUnavailable", 4),
         ("RegistryDenied", 4),
+        ("Unsupported", 1),
         ("CallError", 1),
     ],
 )

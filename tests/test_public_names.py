@@ -16,7 +16,8 @@ EjectionPolicy Endpoint Explanation HTTPStatusError HedgePolicy HttpClient Insta
 LiveConfig
 Mesh MeshError MeshService MeshSettings MeshTransport MissingExtraError NoInstances Outcome
 RegistryDenied RegistryError RegistryUnavailable RegistryUrlError Response RetryPolicy Route
-Runtime ServiceInfo Snapshot StartError Status WebSocketClosed WrongInstance context deadline_in
+Runtime ServiceInfo Snapshot StartError Status Unsupported WebSocketClosed WrongInstance context
+deadline_in
 delete get grpc_client health_check http_client live_config patch post put remaining websocket
 """
 

@@ -14,7 +14,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
@@ -22,23 +22,19 @@ from typer.core import TyperCommand
 
 from meshkit.backoff import Backoff
 from meshkit.cli.outage import Outage
-from meshkit.errors import ConfigError, RegistryError, RegistryUnavailable
-from meshkit.registry import Entry, KeyValue, Registry, open_registry
+from meshkit.cli.registries import Url, hint_at_unknown, limit, opened
+from meshkit.errors import ConfigError, RegistryError
+from meshkit.registry import Entry, Registry
 from meshkit.registry.kv import ABSENT, check_key, check_value
 from meshkit.registry.url import SECRET
 
 FOLDER = "config/"
-LIMIT = 10.0  # seconds for one answer
 RETRY_CAP = 5.0  # seconds between two attempts to go on watching
 SHOWN = 72  # characters of a value, in a list for people
 ASKED = 10  # keys that are named before they are removed
 
 Key = Annotated[str, typer.Argument(help="As in orders/max_items.", show_default=False)]
 Prefix = Annotated[str, typer.Argument(help="What keys begin with.", show_default=False)]
-Url = Annotated[
-    list[str] | None,
-    typer.Option("--registry", help="Registry URL [local://]; may be repeated."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 app = typer.Typer(
@@ -117,8 +113,11 @@ async def put(
     raw = sys.stdin.buffer.read().removesuffix(b"\n") if value == "-" else os.fsencode(value)
     check_value(key, raw)
     wanted = ABSENT if if_absent else expect
-    async with opened(registry) as reached, limit(reached) as kv:
-        entry = await kv.put(full(key), raw, expect=wanted)
+    async with opened(registry) as reached:
+        async with limit(reached) as kv:
+            entry = await kv.put(full(key), raw, expect=wanted)
+        if entry is not None and "/" in key:
+            await hint_at_unknown(reached, key.partition("/")[0])
     if entry is None:
         found = "there is one already" if wanted == ABSENT else f"its revision is not {wanted}"
         raise ConfigError(f"{key} in {reached.url} is left as it is: {found}")
@@ -219,29 +218,6 @@ def ask(keys: list[str]) -> None:
     if len(keys) > ASKED:
         print(f"... and {len(keys) - ASKED} more")
     typer.confirm(f"Remove {len(keys)} keys?", abort=True)
-
-
-def opened(urls: list[str] | None) -> Registry:
-    """Open the registry of these URLs, or of the settings."""
-    from meshkit.settings import load_settings
-
-    url = load_settings(registry=urls or None).registry
-    if any(each.startswith("memory://") for each in url.split()):
-        raise ConfigError(
-            "memory:// lives within one process: a command finds nothing there and keeps nothing; "
-            "choose another by --registry"
-        )
-    return open_registry(url)
-
-
-@contextlib.asynccontextmanager
-async def limit(registry: Registry) -> AsyncIterator[KeyValue]:
-    """Use the registry's values; RegistryError when it has none, or does not answer in time."""
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield registry.kv
-    except TimeoutError:
-        raise RegistryUnavailable(f"{registry.url}: no answer within {LIMIT:.0f} s") from None
 
 
 def is_number(text: str) -> bool:

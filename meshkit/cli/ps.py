@@ -14,11 +14,11 @@ import typer
 
 from meshkit.cli import colored
 from meshkit.cli.outage import Outage
-from meshkit.errors import RegistryError, RegistryUnavailable
+from meshkit.cli.registries import Url, in_time, opened
+from meshkit.errors import RegistryError
 from meshkit.model import Instance, Status
-from meshkit.registry import Registry, open_registry
+from meshkit.registry import Registry
 
-READ_LIMIT = 10.0
 REFRESH = 1.0
 COLUMNS = ("SERVICE", "INSTANCE", "STATUS", "VERSION", "HTTP", "GRPC", "TAGS", "AGE")
 COLORS = {Status.UP: "\033[32m", Status.DOWN: "\033[31m"}
@@ -33,9 +33,7 @@ def ps(
         str | None, typer.Argument(help="Only this service.", show_default=False)
     ] = None,
     *,
-    registry: Annotated[
-        list[str] | None, typer.Option(help="Registry URL [local://]; may be repeated.")
-    ] = None,
+    registry: Url = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show changes as they come.")
@@ -45,21 +43,18 @@ def ps(
 
     With --json, an array of instances; with --json --watch, one such array a line.
     """
-    from meshkit.settings import load_settings
-
-    url = load_settings(registry=registry or None).registry
     gc.enable()  # it may watch for days
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(show(url, service, as_json=as_json, watch=watch))
+        asyncio.run(show(registry, service, as_json=as_json, watch=watch))
 
 
-async def show(url: str, service: str | None, *, as_json: bool, watch: bool) -> None:
+async def show(urls: list[str] | None, service: str | None, *, as_json: bool, watch: bool) -> None:
     """Print the instances once, or on every change.
 
     Raises:
         RegistryError: it can't be read. A watch goes on over an outage.
     """
-    async with open_registry(url) as registry:
+    async with opened(urls) as registry:
         outage = Outage(registry.url)
         seen: object = None
         while True:
@@ -91,12 +86,9 @@ def visible(instances: list[Instance], text: str, *, as_json: bool) -> object:
 
 async def read(registry: Registry, service: str | None) -> list[Instance]:
     """Return all instances, by service and age. Raises RegistryError."""
-    try:
-        async with asyncio.timeout(READ_LIMIT):
-            names = [service] if service else [each.name for each in await registry.services()]
-            snapshots = await asyncio.gather(*map(registry.instances, names))
-    except TimeoutError:
-        raise RegistryUnavailable(f"{registry.url}: no answer within {READ_LIMIT:.0f} s") from None
+    async with in_time(registry):
+        names = [service] if service else [each.name for each in await registry.services()]
+        snapshots = await asyncio.gather(*map(registry.instances, names))
     found = [instance for snapshot in snapshots for instance in snapshot.instances]
     return sorted(found, key=lambda each: (each.service, each.started_at, each.id))
 
@@ -107,9 +99,9 @@ async def nobody(registry: Registry, service: str | None) -> str:
         return f"no instance is registered in {registry.url}"
     text = f"no instance of {service} is registered in {registry.url}"
     try:
-        async with asyncio.timeout(READ_LIMIT):
+        async with in_time(registry):
             names = [each.name for each in await registry.services()]
-    except (RegistryError, TimeoutError):  # not every registry, and not everybody, can list them
+    except RegistryError:  # not every registry, and not everybody, can list them
         return text
     return f"{text}; there are: {', '.join(names)}" if names else text
 

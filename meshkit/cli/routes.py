@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from meshkit.cli.config import AsJson, Url, command, limit, opened
+from meshkit.cli.config import AsJson, command
+from meshkit.cli.registries import Url, hint_at_unknown, limit, opened
 from meshkit.discovery.routing.rules import FOLDER, Rules, parse_rules
 from meshkit.errors import ConfigError
 from meshkit.model import check_service_name
@@ -78,23 +79,25 @@ async def put(
     key, given = key_of(service), shares or []
     if not given and not match:
         raise ConfigError(f"no shares: give some, as in {service}=95 {service}@canary=5")
-    async with opened(registry) as reached, limit(reached) as kv:
-        entry = await kv.get(key)
-        value = whole(given)
-        if value is None:
-            rules = {} if entry is None else parsed(service, entry.value)
-            if given:
-                rules["split"] = split_of(given)
-            if match:
-                rules["match"] = [match_of(each) for each in match]
-            value = json.dumps(rules).encode()
-        try:
-            parse_rules(service, value)
-        except ConfigError as error:
-            raise ConfigError(f"the rules of {service} stay as they are: {error}") from None
-        expect = ABSENT if entry is None else entry.revision
-        if await kv.put(key, value, expect=expect) is None:
-            raise ConfigError(f"somebody else has just set the rules of {service}: try again")
+    async with opened(registry) as reached:
+        async with limit(reached) as kv:
+            entry = await kv.get(key)
+            value = whole(given)
+            if value is None:
+                rules = {} if entry is None else parsed(service, entry.value)
+                if given:
+                    rules["split"] = split_of(given)
+                if match:
+                    rules["match"] = [match_of(each) for each in match]
+                value = json.dumps(rules).encode()
+            try:
+                rules_set = parse_rules(service, value)
+            except ConfigError as error:
+                raise ConfigError(f"the rules of {service} stay as they are: {error}") from None
+            expect = ABSENT if entry is None else entry.revision
+            if await kv.put(key, value, expect=expect) is None:
+                raise ConfigError(f"somebody else has just set the rules of {service}: try again")
+        await hint_at_unknown(reached, service, tags_called(rules_set))
     print(f"{service}: {shown(service, value)} in {reached.url}")
 
 
@@ -177,3 +180,9 @@ def shares_of(rules: Rules) -> str:
     """Return the shares in percent."""
     total = sum(rules.shares.values())
     return ", ".join(f"{name} {100 * share / total:.4g} %" for name, share in rules.shares.items())
+
+
+def tags_called(rules: Rules) -> list[str]:
+    """Return the tags of the groups that get calls."""
+    called = {name for name, share in rules.shares.items() if share} | {x.to for x in rules.match}
+    return sorted(name.partition("@")[2] for name in called - {rules.service})

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
 from typing import Self
 
-from meshkit.errors import RegistryError
+from meshkit.errors import Unsupported
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
 from meshkit.registry.kv import KeyValue
 
@@ -65,16 +65,16 @@ class Registry(abc.ABC):
 
     @property
     def kv(self) -> KeyValue:
-        """The registry's key-value store. Raises RegistryError when the engine has none."""
-        raise RegistryError(f"{self.url} has no key-value store")
+        """The registry's key-value store. Raises Unsupported when the engine has none."""
+        raise Unsupported(f"{self.url} has no key-value store")
 
     async def register(self, instance: Instance) -> Lease:
         """Add the instance, or replace the one with this id; visible with its status at once."""
-        raise RegistryError(f"{self.url} is read-only: {instance.service} can't be registered")
+        raise Unsupported(f"{self.url} is read-only: {instance.service} can't be registered")
 
     async def renew(self, lease: Lease) -> None:  # noqa: ARG002
         """Say that the instance lives. Raises LeaseLost when it has to be registered anew."""
-        raise RegistryError(f"{self.url} is read-only: nothing can be renewed")
+        raise Unsupported(f"{self.url} is read-only: nothing can be renewed")
 
     async def deregister(self, instance_id: str) -> None:  # noqa: B027 - a default
         """Remove the instance. An unknown id, or a second time, is no error."""

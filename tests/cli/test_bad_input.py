@@ -198,6 +198,16 @@ CASES = {
         code=3,
         says="the application's lifespan failed: ConnectionError: no cache at all",
     ),
+    "instances that no other process can see": Case(
+        arguments=("ps", "--registry", "memory://"),
+        code=1,
+        says="memory:// lives within one process: a command finds nothing there and keeps nothing",
+    ),
+    "a registry that can not list": Case(
+        arguments=("ps", "--registry", "dns://127.0.0.1:1/mesh.local"),
+        code=1,
+        says="dns://127.0.0.1:1/mesh.local can't list its services, because DNS has no question",
+    ),
     "a registry that does not answer": Case(
         arguments=("ps", "--registry", "consul://127.0.0.1:1"),
         code=4,

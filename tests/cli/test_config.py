@@ -20,7 +20,7 @@ import pytest
 from pydantic import BaseModel
 
 from meshkit import ConfigError, LiveConfig
-from meshkit.cli import config, dispatch
+from meshkit.cli import dispatch, registries
 from meshkit.registry import open_registry
 from meshkit.registry.kv import VALUE_LIMIT
 from tests.cli.command import meshkit, running
@@ -286,10 +286,10 @@ def test_changes_are_printed_as_they_come(capsys: Captured, tmp_path: Path) -> N
         (["ls", "--registry", "nowhere://"], 1, "unknown registry scheme 'nowhere://'"),
         (
             ["ls", "--registry", "static://a=127.0.0.1:1"],
-            4,
+            1,
             "static://a=127.0.0.1:1 has no key-value",
         ),
-        (["watch", "--registry", "static://a=127.0.0.1:1"], 4, "has no key-value store"),
+        (["watch", "--registry", "static://a=127.0.0.1:1"], 1, "has no key-value store"),
         (["get", "a", "--registry", "local://?dir=/dev/null/a"], 1, "Not a directory"),
     ],
 )
@@ -330,7 +330,7 @@ def test_a_registry_that_hangs_is_said_to(
     from meshkit.registry.local.lock import LockFile
 
     run(capsys, "put", "a", "1")
-    monkeypatch.setattr(config, "LIMIT", 0.2)
+    monkeypatch.setattr(registries, "LIMIT", 0.2)
     path = tmp_path / "state" / "registry" / "default" / "_kv" / ":lock"
     lock = LockFile.acquire(path, announce=False)
     assert lock
@@ -384,3 +384,12 @@ def test_running_services_follow_what_is_put(any_services: Processes, tmp_path: 
         assert each.wait() == 0
         assert each.output.count("refused") == 1
         assert "Traceback" not in each.output
+
+
+def test_a_service_that_nobody_is_is_noted_and_written(capsys: Captured) -> None:
+    assert dispatch(["config", "put", "nobody/x", "1"]) == 0
+    noted = "meshkit: note: nobody is registered as nobody in local:// yet\n"
+    assert capsys.readouterr().err == noted
+    assert stored("config/nobody/x") == b"1"
+    assert dispatch(["config", "put", "anything", "1"]) == 0
+    assert capsys.readouterr().err == ""

@@ -6,15 +6,32 @@ import asyncio
 import io
 import json
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
+from meshkit import Instance
 from meshkit.cli import dispatch
 from meshkit.discovery.routing.rules import parse_rules
-from meshkit.registry import open_registry
+from meshkit.registry import Registry, open_registry
 
 Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _users() -> Iterator[None]:
+    """An instance of users with a tag, in local://."""
+    users = Instance(id="users-1", service="users", tags=("canary", "v2"))
+    with asyncio.Runner() as runner:
+        registry = runner.run(opened())
+        runner.run(registry.register(users))
+        yield
+        runner.run(registry.aclose())
+
+
+async def opened() -> Registry:
+    return open_registry("local://")
 
 
 def run(capsys: Captured, *arguments: str) -> str:
@@ -115,3 +132,24 @@ def test_rules_that_are_not_usable_are_shown_as_that(capsys: Captured) -> None:
     assert run(capsys, "get", "users") == "{\n"
     run(capsys, "set", "users", "users@canary=1")
     assert run(capsys, "ls") == "users: users@canary 100 %\n"
+
+
+@pytest.mark.parametrize(
+    ("service", "shares", "note"),
+    [
+        ("users", ("users=95", "users@canary=5"), ""),
+        ("users", ("users=95", "users@soon=0"), ""),
+        ("users", ("users=9", "users@canry=1"), "no instance of users has the tag 'canry' yet"),
+        (
+            "user",
+            ("user=1",),
+            "nobody is registered as user in local:// yet; did you mean users?",
+        ),
+    ],
+)
+def test_names_that_nobody_has_are_noted_and_written(
+    capsys: Captured, service: str, shares: tuple[str, ...], note: str
+) -> None:
+    assert dispatch(["routes", "set", service, *shares]) == 0
+    assert capsys.readouterr().err == (f"meshkit: note: {note}\n" if note else "")
+    assert parse_rules(service, stored(f"meshkit/routes/{service}")).shares

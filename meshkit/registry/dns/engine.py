@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from meshkit.errors import ConfigError, RegistryError, RegistryUnavailable
+from meshkit.errors import ConfigError, RegistryError, RegistryUnavailable, Unsupported
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot, check_service_name
 from meshkit.registry.base import Registry
 from meshkit.registry.dns.instances import to_instances
@@ -50,7 +50,7 @@ class DnsRegistry(Registry):
                     await asyncio.Event().wait()
 
     async def services(self) -> tuple[ServiceInfo, ...]:
-        raise RegistryError(
+        raise Unsupported(
             f"{self.url} can't list its services, because DNS has no question for that: "
             "name the one you mean"
         )
