@@ -44,8 +44,8 @@ def records(
         host: the machine that it runs on.
         peer: the same of the container whose network it shares (``network_mode: container:X``).
         service: of a Swarm task: the answer of ``GET /services/<id>``; its labels count too.
-        warn: called with one line for each label or variable that cannot be used; again with each
-            call, so it is the caller who says a line once.
+        warn: called with one line for each label or variable that cannot be used, without the
+            container's name. Again with each call: it is the caller who says a line once.
 
     Waits for nothing, unless the tags' template fetches (``Template.of(options.tags).fetches``).
     """
@@ -78,7 +78,7 @@ def status_of(container: Inspect) -> Status | None:
 
 
 class _Named:
-    """The container by name, and warnings that begin with it."""
+    """The container by name, and what is wrong with it."""
 
     def __init__(self, container: Inspect, warn: Warn) -> None:
         self.name = str(container["Name"]).removeprefix("/")
@@ -90,7 +90,7 @@ class _Named:
         """Say a line, once however many ports it is about."""
         if what not in self._said:
             self._said.add(what)
-            self._warn(f"container {self.name}: {what}")
+            self._warn(what)
 
     def warn_of_ports(self, place: Place) -> None:
         numbers = {port.number for port in known_ports(place)}

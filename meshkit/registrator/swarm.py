@@ -8,7 +8,7 @@ https://docs.docker.com/reference/api/engine/ (Service, Task)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from meshkit.registrator.ports import PROTOCOLS, Binding, Port
@@ -17,12 +17,12 @@ from meshkit.registrator.record import Protocol
 Inspect = Mapping[str, Any]
 
 SERVICE_ID = "com.docker.swarm.service.id"
-TASK_ID = "com.docker.swarm.task.id"
 
 
 def service_id_of(container: Inspect) -> str:
     """Return the id of the Swarm service that a container is a task of; empty for others."""
-    return _label(container, SERVICE_ID)
+    labels = (container.get("Config") or {}).get("Labels") or {}
+    return str(labels.get(SERVICE_ID, ""))
 
 
 def service_labels(service: Inspect | None) -> Mapping[str, str]:
@@ -40,17 +40,3 @@ def ingress_ports(service: Inspect | None) -> dict[Port, tuple[Binding, ...]]:
             port = Port(each["TargetPort"], cast("Protocol", each.get("Protocol", "tcp")))
             found[port] = (*found.get(port, ()), Binding(each["PublishedPort"]))
     return {port: tuple(sorted(bindings)) for port, bindings in found.items()}
-
-
-def leaving(container: Inspect, tasks: Iterable[Inspect]) -> bool:
-    """Whether Swarm is about to stop a container: its task is no longer wanted to run.
-
-    Known before the container gets its signal, and so the earliest moment to drain it.
-    """
-    task = _label(container, TASK_ID)
-    wanted = next((each.get("DesiredState") for each in tasks if each.get("ID") == task), None)
-    return bool(task) and wanted in ("shutdown", "remove", "orphaned")
-
-
-def _label(container: Inspect, name: str) -> str:
-    return str(((container.get("Config") or {}).get("Labels") or {}).get(name, ""))

@@ -151,9 +151,7 @@ def test_a_template_that_does_not_fit_a_container_costs_its_tags_alone() -> None
         made(ONE, {"SERVICE_TAGS": "a"}), tags="{{.Config.Missing.Deeper}}", warned=warned
     )
     assert record.tags == ("a",)
-    assert warned == [
-        "container web: -tags: there is no field .Deeper in ''; it goes without these tags"
-    ]
+    assert warned == ["-tags: there is no field .Deeper in ''; it goes without these tags"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +212,7 @@ def test_one_id_for_several_ports_is_told_apart() -> None:
     warned: list[str] = []
     found = read(made(TWO | DNS, {"SERVICE_ID": "mine"}), warned=warned)
     assert [each.id for each in found] == ["mine-443", "mine-53", "mine-53-udp", "mine-80"]
-    assert warned == ["container web: the id 'mine' is of 4 addresses; told apart by the port"]
+    assert warned == ["the id 'mine' is of 4 addresses; told apart by the port"]
 
 
 def test_ttl_is_passed_on() -> None:
@@ -225,9 +223,7 @@ def test_ttl_is_passed_on() -> None:
 def test_a_host_without_address_is_said() -> None:
     warned: list[str] = []
     assert read(made(ONE), host=Host(name="host-1"), warned=warned) == ()
-    assert warned == [
-        "container web: port 8080 is not registered: give the host's address with -ip"
-    ]
+    assert warned == ["port 8080 is not registered: give the host's address with -ip"]
 
 
 def test_more_attributes_than_consul_takes() -> None:

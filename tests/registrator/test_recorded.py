@@ -10,18 +10,18 @@ from meshkit.registrator.record import Check
 from tests.registrator.inspected import read, recorded
 
 MALFORMED = """\
-container malformed: SERVICE_8081_NAME: it has no port 8081; its ports: 80, 81
-container malformed: SERVICE_80_CHECK_HTTP_METHOD: 'G ET' is not an HTTP method; using GET
-container malformed: SERVICE_80_CHECK_INITIAL_STATUS: 'great' is none of passing, warning, \
+SERVICE_8081_NAME: it has no port 8081; its ports: 80, 81
+SERVICE_80_CHECK_HTTP_METHOD: 'G ET' is not an HTTP method; using GET
+SERVICE_80_CHECK_INITIAL_STATUS: 'great' is none of passing, warning, \
 critical; left out
-container malformed: SERVICE_80_CHECK_INTERVAL: 'often' is not a duration such as 10s, 500ms or \
+SERVICE_80_CHECK_INTERVAL: 'often' is not a duration such as 10s, 500ms or \
 1m30s; using 10s
-container malformed: SERVICE_81_CHECK_PING: unknown check; known are CHECK_HTTP, CHECK_HTTPS, \
+SERVICE_81_CHECK_PING: unknown check; known are CHECK_HTTP, CHECK_HTTPS, \
 CHECK_CMD, CHECK_SCRIPT, CHECK_TTL, CHECK_TCP, CHECK_GRPC
-container malformed: SERVICE_81_CHECK_TTL: '10' is not a duration such as 10s, 500ms or 1m30s; \
+SERVICE_81_CHECK_TTL: '10' is not a duration such as 10s, 500ms or 1m30s; \
 no check is made
-container malformed: SERVICE_LONG: longer than 512 bytes; left out
-container malformed: SERVICE_a.b: use letters, digits, '-' and '_'; left out
+SERVICE_LONG: longer than 512 bytes; left out
+SERVICE_a.b: use letters, digits, '-' and '_'; left out
 """.splitlines()
 
 CASES: list[tuple[str, dict[str, Any], list[tuple[str, str, str, int]]]] = [
@@ -159,17 +159,14 @@ def test_a_port_in_a_shared_network_can_be_named_by_a_label() -> None:
 def test_a_container_whose_network_s_owner_is_gone_is_said() -> None:
     warned: list[str] = []
     assert read(recorded("peer-named"), warned=warned) == ()
-    assert warned == [
-        "container peer-named: port 6300 is not registered: the container has no address for it"
-    ]
+    assert warned == ["port 6300 is not registered: the container has no address for it"]
 
 
 def test_a_network_that_it_is_not_in_is_said_not_guessed() -> None:
     warned: list[str] = []
     assert read(recorded("lost"), warned=warned) == ()
     assert warned[0] == (
-        "container lost: SERVICE_NETWORK: the container has no address in network 'elsewhere'; "
-        "it is in front"
+        "SERVICE_NETWORK: the container has no address in network 'elsewhere'; it is in front"
     )
 
 
