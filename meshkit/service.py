@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import logging
 import sys
 import threading
@@ -188,12 +189,19 @@ class MeshService:
     ) -> MeshService:
         """Put an existing FastAPI application on the mesh without subclassing.
 
+        Its version is the application's, and none where that is just FastAPI's default.
+
         Raises:
             ConfigError: the name, a tag or the metadata is not usable.
         """
+        from fastapi import FastAPI  # noqa: PLC0415 - a gRPC-only service never needs it
+
+        if version is None:
+            default = inspect.signature(FastAPI).parameters["version"].default
+            version = "" if app.version == default else app.version
         attributes = {
             "name": name,
-            "version": app.version if version is None else version,
+            "version": version,
             "tags": tuple(tags),
             "metadata": metadata,
             "weight": weight,

@@ -386,6 +386,8 @@ async def test_an_existing_application_needs_no_subclass() -> None:
     assert (service.tags, service.metadata) == (("v1",), {"a": "b"})
     assert serves_http(service)
     assert MeshService.from_app(app, name="plain", version="4").version == "4"
+    assert MeshService.from_app(FastAPI(), name="plain").version == ""
+    assert MeshService.from_app(FastAPI(), name="plain", version="0.1.0").version == "0.1.0"
     with pytest.raises(ConfigError, match="invalid service name 'Plain'"):
         MeshService.from_app(app, name="Plain")
     with pytest.raises(ConfigError, match="weight 0 must be"):

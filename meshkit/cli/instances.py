@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from meshkit.backoff import Backoff
 from meshkit.cli import complain
+from meshkit.cli.banner import head
 from meshkit.cli.parent import die_with
 from meshkit.cli.serve import serve, warm_up
 from meshkit.errors import ConfigError, MeshError
@@ -31,6 +32,7 @@ STABLE = 30.0  # seconds after which a life counts as a good one
 POLL = 0.05
 EVER = -1
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ECHO = 0.2  # seconds: timeout(1) and others signal the process and then its group, see signals.py
 
 log = logging.getLogger("meshkit.instances")
 
@@ -39,6 +41,7 @@ def run_instances(service: MeshService, settings: MeshSettings) -> int:
     """Run N copies until told to stop; one that dies is replaced. Return the exit code."""
     check_ports(settings)
     warm_up(service)
+    head(service, settings)
     return Parent(service, settings).run()
 
 
@@ -67,12 +70,15 @@ class Parent:
         self._up = mmap.mmap(-1, settings.instances + 1)
         self._backoff = Backoff(first=0.5, cap=RESTART_CAP)
         self._signal: int | None = None
+        self._signal_at = 0.0
         self._code = 0
 
     def run(self) -> int:
         """Start all, watch over them, and return the exit code when all have ended."""
         for number in SIGNALS:
-            signal.signal(number, self._caught)
+            # nohup and its like ignore the end of the terminal for us.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._caught)
         for place in range(self._settings.instances):
             self._fork(place)
         for pid, status in self._ended():
@@ -98,12 +104,14 @@ class Parent:
     def _child(self, place: int, parent: int) -> int:
         """Run one instance in the forked process; return its exit code."""
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on once
         die_with(parent)
         try:
-            serve(self._service, self._settings, lambda: self._is_up(place))
+            label = f"{place + 1}/{self._settings.instances}"
+            serve(self._service, self._settings, lambda: self._is_up(place), number=label)
         except MeshError as error:
             complain(str(error))
             return error.exit_code
@@ -142,13 +150,15 @@ class Parent:
 
     def _caught(self, number: int, _frame: object) -> None:
         if self._signal is not None:
+            if number == self._signal and time.monotonic() - self._signal_at < ECHO:
+                return
             for pid in list(self._children):
                 _kill(pid, signal.SIGKILL)
             os._exit(128 + number)
         self._stop(number)
 
     def _stop(self, number: int) -> None:
-        self._signal = number
+        self._signal, self._signal_at = number, time.monotonic()
         for pid in list(self._children):
             _kill(pid, signal.SIGTERM)
         signal.signal(signal.SIGALRM, self._overdue)

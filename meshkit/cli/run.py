@@ -9,7 +9,7 @@ import typer
 
 from meshkit.cli.discover import find_service
 from meshkit.cli.logs import configure, configure_access_log, held
-from meshkit.cli.serve import serve
+from meshkit.cli.serve import hint_at_unused, serve
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -88,6 +88,7 @@ def run(
 
         raise typer.Exit(run_reloading(settings))
     found = find_service(service, configured=settings.service)
+    hint_at_unused(found, settings)
     if settings.instances > 1:
         from meshkit.cli.instances import run_instances
 

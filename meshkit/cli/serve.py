@@ -11,9 +11,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from meshkit.cli.logs import is_json
+from meshkit.cli.banner import announce
 from meshkit.cli.running import noted
 from meshkit.client.declared import HttpDependency, dependencies
 from meshkit.service import serves_http, servicers
@@ -24,10 +24,24 @@ if TYPE_CHECKING:
     from meshkit.settings import MeshSettings
 
 
+log = logging.getLogger("meshkit")
+
+
 def serve(
-    service: MeshService, settings: MeshSettings, on_ready: Callable[[], None] | None = None
+    service: MeshService,
+    settings: MeshSettings,
+    on_ready: Callable[[], None] | None = None,
+    *,
+    number: str = "",
 ) -> None:
-    """Run the service in this process until it is told to stop."""
+    """Run the service in this process until it is told to stop.
+
+    Args:
+        service: what to run.
+        settings: how.
+        on_ready: called once it is up.
+        number: "2/3" when it is one of several.
+    """
     if reloader := os.environ.get("MESHKIT_RELOADED"):
         from meshkit.cli.parent import die_with
 
@@ -42,7 +56,7 @@ def serve(
     def ready(runtime: Runtime) -> None:
         assert runtime.instance is not None
         note.enter_context(noted(runtime.instance.id, runtime.listening))
-        announce(runtime, seconds=time.time() - began)
+        announce(runtime, seconds=time.time() - began, number=number)
         if on_ready is not None:
             on_ready()
 
@@ -69,6 +83,20 @@ def warm_up(service: MeshService) -> None:
     gc.enable()
 
 
+def hint_at_unused(service: MeshService, settings: MeshSettings) -> None:
+    """Warn of a port that was set for what this service does not serve."""
+    name = type(service).__name__
+    if not servicers(type(service)):
+        if settings.grpc_port:
+            log.warning("gRPC port %d is not used: %s serves no gRPC", settings.grpc_port, name)
+    elif settings.port and not serves_http(service):
+        log.warning(
+            "port %d is not used: %s serves no HTTP; --grpc-port is the port of gRPC",
+            settings.port,
+            name,
+        )
+
+
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return uvloop's loop where it exists."""
     try:
@@ -87,55 +115,3 @@ def process_start() -> float:
         return time.time()
     ticks = int(stat.rpartition(")")[2].split()[19])  # starttime, proc(5)
     return boot + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def facts(runtime: Runtime) -> dict[str, Any]:
-    """Return what is where, once the service is up."""
-    instance = runtime.instance
-    assert instance is not None
-    url = runtime.http_url
-    return {
-        "service": instance.service,
-        "version": instance.version,
-        "instance": instance.id,
-        "pid": os.getpid(),
-        "http": url,
-        "grpc": runtime.grpc_target,
-        "docs": f"{url}/docs" if url else None,
-        "health": f"{url}/health/ready" if url else None,
-        "registry": runtime.registry_url,
-        "registration": runtime.registry_state,
-        "ready": runtime.health.ready,
-        "tags": list(instance.tags),
-    }
-
-
-def announce(runtime: Runtime, *, seconds: float) -> None:
-    """Print what is where: a block for people, one JSON line for programs."""
-    known = facts(runtime)
-    if is_json(runtime.settings.log_format):
-        extra = {**known, "event": "ready", "seconds": round(seconds, 3)}
-        record = logging.makeLogRecord(
-            {"name": "meshkit", "levelname": "INFO", "msg": "serving", **extra}
-        )
-        line = logging.getLogger().handlers[0].format(record)
-        # In one write: several instances share this stream, and it may be unbuffered.
-        print(f"{line}\n", end="", flush=True)
-        return
-    tags = ", ".join(known["tags"])
-    docs = f"   docs: {known['docs']}" if known["docs"] else ""
-    state = known["registration"] if known["ready"] else f"{known['registration']}, not ready"
-    lines = {
-        "HTTP": f"{known['http']}{docs}" if known["http"] else "",
-        "gRPC": known["grpc"] or "",
-        "Health": known["health"] or "standard gRPC health service",
-        "Registry": f"{known['registry']}  ({state})",
-        "Tags": tags,
-        "Reload": "on" if os.environ.get("MESHKIT_RELOADED") else "",
-    }
-    title = f"{known['service']} {known['version']}".strip()
-    print(f"\n  {title}   {known['instance']}\n")
-    for name, value in lines.items():
-        if value:
-            print(f"  {name:<9} {value}")
-    print(f"\n  Up after {seconds:.2f} s. Ctrl-C stops.\n", flush=True)

@@ -100,3 +100,30 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
         assert command.process.poll() is None
         assert command.stop(signal.SIGINT) == 130
         eventually(all_gone(command), within=10)
+
+
+def test_the_echo_of_a_signal_is_none(tmp_path: Path) -> None:
+    """timeout(1) signals the process, and then its whole group."""
+    write(tmp_path)
+    with running("run", "--instances", "2", folder=tmp_path) as command:
+        command.ready(2)
+        command.process.send_signal(signal.SIGTERM)
+        os.killpg(command.process.pid, signal.SIGTERM)
+        assert command.process.wait(30) == 0
+        assert command.err.count('"stopped"') == 2
+        assert listed(tmp_path) == []
+
+
+def test_on_a_terminal_each_gets_a_line(tmp_path: Path) -> None:
+    write(tmp_path)
+    arguments = ("run", "--instances", "2", "--log-format", "text")
+    with running(*arguments, folder=tmp_path) as command:
+        eventually(lambda: command.out.count("registered after") == 2, within=30)
+        up = {each["id"]: each["endpoints"]["http"] for each in listed(tmp_path)}
+        head, *lines = filter(None, command.out.splitlines())
+        assert head == "  hello   2 instances. Ctrl-C stops all."
+        for line in lines:
+            number, instance, url, _ = line.split(maxsplit=3)
+            assert number in ("1/2", "2/2")
+            assert url == f"http://{up[instance]}"
+        assert command.stop() == 0

@@ -43,6 +43,12 @@ class Fragile(MeshService):
         if not Path("database").exists():
             raise ConnectionError("refused")
 """
+LEDGER = """
+from meshkit import MeshService
+from tests.protos import echo_pb2_grpc
+class Ledger(MeshService, echo_pb2_grpc.EchoServicer):
+    name = "ledger"
+"""
 SLOW = """
 import asyncio
 from meshkit import MeshService, get
@@ -228,3 +234,21 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals)
         assert command.process.poll() is None
         assert command.stop(number) == 128 + number
         assert "Traceback" not in command.err
+
+
+@pytest.mark.parametrize(
+    ("service", "option", "warning"),
+    [
+        (HELLO, "--grpc-port", "gRPC port {port} is not used: Hello serves no gRPC"),
+        (LEDGER, "--port", "port {port} is not used: Ledger serves no HTTP; --grpc-port is"),
+    ],
+)
+def test_a_port_for_what_is_not_served_is_warned_of(
+    tmp_path: Path, service: str, option: str, warning: str
+) -> None:
+    (tmp_path / "service.py").write_text(service)
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = str(chosen.getsockname()[1])  # taken, and nobody minds
+        with running("run", option, port, folder=tmp_path) as command:
+            command.ready()
+            assert warning.format(port=port) in command.err
