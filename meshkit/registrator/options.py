@@ -12,6 +12,8 @@ from meshkit.registrator.template import Template
 
 Deregister = Literal["always", "on-success"]
 
+RESYNC = 30.0
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -22,10 +24,10 @@ class Options:
         internal: register the container's own address and exposed ports, not the published ones.
         explicit: register only what has a SERVICE_NAME (or SERVICE_<port>_NAME).
         use_ip_from_label: label whose value (``10.0.0.5`` or ``10.0.0.5/24``) is the address.
-        ttl: seconds after which entries that are not renewed expire; None: the engine's default.
+        ttl: seconds after which entries that are not renewed expire; None or 0: the engine's own.
         ttl_refresh: seconds between two renewals; less than ``ttl``, and only together with it.
         tags: template of the tags that every service gets, separated by commas.
-        resync: seconds between two comparisons of Docker with the registry.
+        resync: seconds between two comparisons of all containers with the registry; 0: 30.
         deregister: "on-success" keeps the entry of a container that ended with an error.
         retry_attempts: tries to reach the registry at start, after the first; -1: for ever.
         retry_interval: milliseconds between them.
@@ -41,7 +43,7 @@ class Options:
     ttl: float | None = None
     ttl_refresh: float | None = None
     tags: str = ""
-    resync: float = 30.0
+    resync: float = RESYNC
     deregister: Deregister = "always"
     retry_attempts: int = -1
     retry_interval: float = 2000.0
@@ -50,6 +52,10 @@ class Options:
     network_label: str = "SERVICE_NETWORK"
 
     def __post_init__(self) -> None:
+        # Compose files that were written for Registrator spell its defaults out: 0 is "none".
+        for name, unset in (("ttl", None), ("ttl_refresh", None), ("resync", RESYNC)):
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, unset)
         if self.deregister not in ("always", "on-success"):
             raise ConfigError(f'-deregister {self.deregister!r}: use "always" or "on-success"')
         if (self.ttl is None) != (self.ttl_refresh is None):

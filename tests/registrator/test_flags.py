@@ -215,6 +215,10 @@ def test_one_id_for_several_ports_is_told_apart() -> None:
     assert warned == ["the id 'mine' is of 4 addresses; told apart by the port"]
 
 
+def test_the_zeros_of_registrator_s_defaults_are_understood() -> None:
+    assert Options(ttl=0, ttl_refresh=0, resync=0) == Options()
+
+
 def test_ttl_is_passed_on() -> None:
     (record,) = read(made(ONE), ttl=30, ttl_refresh=10)
     assert record.ttl == 30
@@ -242,7 +246,7 @@ def test_more_attributes_than_consul_takes() -> None:
         ({"ttl": 30}, "-ttl and -ttl-refresh go together: give both, or neither"),
         ({"ttl_refresh": 30}, "-ttl and -ttl-refresh go together: give both, or neither"),
         ({"ttl": 10, "ttl_refresh": 10}, "-ttl 10 must be greater than -ttl-refresh"),
-        ({"resync": 0}, "-resync 0: use a number greater than 0"),
+        ({"resync": -1}, "-resync -1: use a number greater than 0"),
         ({"retry_interval": -5}, "-retry-interval -5: use a number greater than 0"),
         ({"retry_attempts": -2}, "-retry-attempts -2: use -1 (for ever) or more"),
         ({"ip": "10.0.0.256"}, "-ip '10.0.0.256' is not an IP address"),
