@@ -90,7 +90,8 @@ class Target:
     What a balancer chooses from is made when the list changes, in this order: those that are up
     and serve the transport, that the route selects, that have a share by their place, that are
     not set aside, of which this client takes its subset; their weights are their own, times that
-    share, less while they are new (slow start).
+    share, less while they are new (slow start). When none of those is left to try, a call goes to
+    one that the registry has not heard of in time, rather than fail.
 
     Args:
         subscription: the service's list.
@@ -318,15 +319,23 @@ class Target:
     def _last_resort(
         self, transport: str, exclude: Collection[str], route: Route | None
     ) -> tuple[Instance, Done]:
-        """Return one that was not tried, set aside or far away; better than failing the call."""
+        """Return one that was not tried; better than failing the call.
+
+        First of those set aside or far away, then of those that the registry has not heard of in
+        time: it may be the registry that hung, and whoever it lists as up may have ended since.
+        """
         snapshot = self.subscription.snapshot
         assert snapshot is not None
-        everybody = {each.id: each for each in (*snapshot.up, *self.subscription.reserve)}
-        serving = [each for each in everybody.values() if transport in each.endpoints]
-        fitting = serving if route is None else route.spare(serving)
-        untried = [each for each in fitting if each.id not in exclude]
-        if untried:
-            return random.choice(untried), forget  # noqa: S311 - no secret
+        lapsed = [each for each in snapshot.instances if each.lapsed]
+        serving: list[Instance] = []
+        fitting: list[Instance] = []
+        for instances in ((*snapshot.up, *self.subscription.reserve), lapsed):
+            found = list({e.id: e for e in instances if transport in e.endpoints}.values())
+            fit = found if route is None else route.spare(found)
+            if untried := [each for each in fit if each.id not in exclude]:
+                return random.choice(untried), forget  # noqa: S311 - no secret
+            serving += found
+            fitting += fit
         if serving and not fitting and route is not None:
             raise NoInstances(f"{self.service}: {route.explain(serving)}{_age(snapshot)}")
         raise NoInstances(self._nobody(snapshot, transport, len(fitting)))

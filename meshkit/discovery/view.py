@@ -122,6 +122,8 @@ def _why(
     *,
     called: bool,
 ) -> str:
+    if instance.lapsed:
+        return "the registry has not heard of it: called when nobody else is left"
     if not instance.up:
         return f"its status is {instance.status.value}"
     if transport not in instance.endpoints:

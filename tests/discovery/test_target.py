@@ -4,6 +4,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from meshkit.discovery.balancing import Outcome, RoundRobin
 from meshkit.discovery.ejection import Ejections
 from meshkit.discovery.ejection.ejections import DRAIN_PAUSE
 from meshkit.discovery.subscription import Subscription
-from meshkit.discovery.target import Pick, Target
+from meshkit.discovery.target import Pick, Route, Target
 from meshkit.errors import NoInstances
 from meshkit.model import Endpoint, Instance, Status
 from tests.discovery.clock import Clock
@@ -70,11 +72,13 @@ def number(pick: Pick | None) -> int:
     return int(pick.instance.id.removeprefix("users-"))
 
 
-def called(target: Target, times: int, exclude: Sequence[int] = ()) -> Counter[int]:
+def called(
+    target: Target, times: int, exclude: Sequence[int] = (), route: Route | None = None
+) -> Counter[int]:
     excluded = {instance(each).id for each in exclude}
     found: Counter[int] = Counter()
     for _ in range(times):
-        pick = target.try_pick("http", excluded)
+        pick = target.try_pick("http", excluded, route=route)
         found[number(pick)] += 1
     return found
 
@@ -346,6 +350,39 @@ async def test_only_instances_that_are_up_are_called(registry: Commanded, target
     )
     await listed(target, 1, 2, 3, 4)
     assert called(target, 4) == {1: 4}
+
+
+def lapsed(number: int, **options: Any) -> Instance:
+    """As it is read when its registry has not heard of it in time."""
+    return replace(instance(number, status=Status.DOWN, **options), lapsed=True)
+
+
+async def test_who_was_not_heard_of_is_tried_before_a_call_fails(
+    registry: Commanded, target: Target
+) -> None:
+    """After a registry has hung, the one that it still lists as up may have ended."""
+    await registry.put(
+        instance(1),
+        lapsed(2),
+        lapsed(3, transports=("grpc",)),
+        instance(4, status=Status.DOWN),  # by its own word
+    )
+    await listed(target, 1, 2, 3, 4)
+    assert called(target, 4) == {1: 4}
+    end(target, 1, Outcome.REFUSED)
+    assert called(target, 4) == {1: 4}  # better than those nobody has heard of
+    assert called(target, 4, exclude=[1]) == {2: 4}
+    with pytest.raises(NoInstances, match=r"^users: no instance left to try of 2$"):
+        called(target, 1, exclude=[1, 2])
+    with pytest.raises(NoInstances, match=r"^users: no instance left to try of 1$"):
+        called(target, 1, exclude=[1], route=First())
+
+
+async def test_when_nobody_was_heard_of_all_are_tried(registry: Commanded, target: Target) -> None:
+    await registry.put(lapsed(1), lapsed(2))
+    await listed(target, 1, 2)
+    assert set(called(target, 100)) == {1, 2}
+    assert called(target, 2, exclude=[1]) == {2: 2}
 
 
 async def test_nobody_to_call_says_why(registry: Commanded, target: Target) -> None:

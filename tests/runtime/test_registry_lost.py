@@ -14,10 +14,14 @@ import pytest
 
 from meshkit import HttpClient, Mesh, NoInstances, RegistryError
 from meshkit.discovery.subscription import OLD
+from meshkit.model import Endpoint, Instance
+from meshkit.registry import open_registry
+from meshkit.registry.consul.checks import heartbeat_id
 from meshkit.registry.consul.reader import ConsulReader
 from tests.servers import Consul
 from tests.servers.consul_cluster import ConsulCluster, make_consul_cluster
 from tests.servers.fixtures import together
+from tests.servers.ports import free_ports
 from tests.support.load import Load
 from tests.support.processes import Processes, environment
 from tests.support.waiting import aeventually, eventually
@@ -157,6 +161,35 @@ async def test_a_hung_registry_fails_no_call(agent: Consul, services: Processes)
         finally:
             agent.resume()
         assert answered == pids
+
+
+async def test_who_was_not_heard_of_answers_when_the_only_one_listed_as_up_has_ended(
+    agent: Consul, services: Processes
+) -> None:
+    """As after a registry that hung: it finds one heartbeat after the other overdue."""
+    env = {"MESHKIT_REGISTRATION": "false"}
+    living = [services.start("echo:Echo", env=env).ready() for _ in range(2)]
+    (port,) = free_ports(1)
+    listed = {each.instance: each.url.removeprefix("http://") for each in living}
+    async with open_registry(agent.url) as registry, Mesh(agent.url) as mesh:
+        for name, address in (listed | {"echo-ended": f"127.0.0.1:{port}"}).items():
+            endpoints = {"http": Endpoint.parse(address)}
+            await registry.register(Instance(id=name, service="echo", endpoints=endpoints))
+        client = mesh.http("echo")
+        await client.get("/who")
+        for name in listed:
+            agent.put(f"/v1/agent/check/fail/{heartbeat_id(name)}")
+
+            async def overdue(name: str = name) -> bool:
+                snapshot = mesh.target("echo").subscription.snapshot
+                return snapshot is not None and name not in {each.id for each in snapshot.up}
+
+            await aeventually(overdue)
+        for ask in (client.get, client.post):
+            path = "/who" if ask == client.get else "/count"
+            answered = {(await ask(path)).raise_for_status().json()["pid"] for _ in range(30)}
+            assert answered == {each.pid for each in living}
+        assert client.stats.failed == 0
 
 
 @pytest.mark.slow
