@@ -1,6 +1,7 @@
 """Declaring a service: routes, clients, checks, servicers, and every mistake one can make."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from meshkit import (
     ConfigError,
+    Mesh,
     MeshService,
     delete,
     get,
@@ -23,6 +25,7 @@ from meshkit import (
 )
 from meshkit.client.declared import dependencies
 from meshkit.service import health_checks, routes, serves_http, servicers
+from tests.protos import echo_pb2_grpc
 
 
 class Item(BaseModel):
@@ -290,6 +293,16 @@ def test_a_client_of_a_bad_name_is_refused_where_it_is_declared(service: str) ->
         http_client(service)
     with pytest.raises(ConfigError, match=r"^grpc_client\(.*invalid service name"):
         grpc_client(lambda channel: channel, service)
+
+
+@pytest.mark.parametrize("stub", ["LedgerStub", echo_pb2_grpc, echo_pb2_grpc.EchoServicer])
+async def test_what_is_no_stub_is_refused_where_it_is_given(stub: Any) -> None:
+    words = re.escape("is no generated stub: give its class, as in (pb2_grpc.LedgerStub, 'echo')")
+    with pytest.raises(ConfigError, match=words):
+        grpc_client(stub, "echo")
+    async with Mesh("memory://") as mesh:
+        with pytest.raises(ConfigError, match=words):
+            mesh.grpc(stub, "echo")
 
 
 def test_declared_clients_are_listed_and_wait_for_the_service_to_run() -> None:

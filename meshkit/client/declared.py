@@ -116,7 +116,17 @@ def grpc_client(
         options: see :class:`~meshkit.client.policy.PolicyOptions`.
     """
     checked = _checked(service, "grpc_client", options)
+    check_stub(stub, service)
     return GrpcDependency(stub, checked, idempotent, interceptors, options)
+
+
+def check_stub(stub: object, service: str) -> None:
+    """Raise ConfigError for what is no generated stub class, such as its module or servicer."""
+    name = getattr(stub, "__name__", repr(stub))
+    if not callable(stub) or name.endswith("Servicer"):
+        raise ConfigError(
+            f"{name} is no generated stub: give its class, as in (pb2_grpc.LedgerStub, {service!r})"
+        )
 
 
 def _checked(service: str, where: str, options: PolicyOptions) -> str:

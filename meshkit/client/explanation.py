@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Protocol
 
 from meshkit.client.guards import Guards
@@ -13,6 +13,7 @@ from meshkit.discovery.target import Target
 from meshkit.discovery.view import InstanceView, View, view
 
 HEADINGS = ("instance", "endpoint", "zone", "weight", "share", "calls", "busy", "latency", "state")
+ELSEWHERE = '"'  # calls that another table shows already
 
 
 class Client(Protocol):
@@ -87,7 +88,8 @@ class Explanation:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        return "\n".join((*self._summary(), *(line for each in self.views for line in table(each))))
+        tables = zip(self.views, counted(self.views), strict=True)
+        return "\n".join((*self._summary(), *(line for each in tables for line in table(*each))))
 
     def _summary(self) -> Iterable[str]:
         yield f"{self.service} in {self.registry}: {self._list()}"
@@ -168,22 +170,36 @@ def _views(clients: Iterable[Client]) -> Iterable[View]:
         yield view(target, transport, route)
 
 
-def table(seen: View) -> Iterable[str]:
-    """Yield the lines of one view."""
+def counted(views: Sequence[View]) -> list[set[str]]:
+    """Return of which instances each view shows the calls, which are the same in all of them.
+
+    The first that calls an instance shows them, or the first if none does.
+    """
+    shown: dict[str, int] = {}
+    for only_called in (True, False):
+        for number, seen in enumerate(views):
+            for each in seen.instances:
+                if each.called or not only_called:
+                    shown.setdefault(each.id, number)
+    return [{each for each in shown if shown[each] == number} for number in range(len(views))]
+
+
+def table(seen: View, with_calls: Container[str]) -> Iterable[str]:
+    """Yield the lines of one view; calls are shown of some of its instances."""
     route = f", route {seen.route}" if seen.route else ""
     panic = "; PANIC: too many deserve to be set aside, so nobody is" if seen.panic else ""
     yield f"  {seen.transport}{route}, {seen.balancer or 'no balancer yet'}{panic}"
     if not seen.instances:
         yield "    no instance"
         return
-    rows = [HEADINGS, *map(_row, seen.instances)]
+    rows = [HEADINGS, *(_row(each, each.id in with_calls) for each in seen.instances)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield ("    " + "  ".join(cells)).rstrip()
 
 
-def _row(each: InstanceView) -> tuple[str, ...]:
+def _row(each: InstanceView, with_calls: bool) -> tuple[str, ...]:  # noqa: FBT001
     state = "called" if each.called and not each.why else each.why
     until = f", for {each.until:.1f} s" if each.until else ""
     return (
@@ -192,7 +208,7 @@ def _row(each: InstanceView) -> tuple[str, ...]:
         each.zone or "-",
         f"{each.weight:.3g}" if each.called else "-",
         f"{each.share:.0%}" if each.called else "-",
-        str(each.recent),
+        str(each.recent) if with_calls else ELSEWHERE,
         "-" if each.outstanding is None else str(each.outstanding),
         "-" if each.latency is None else f"{each.latency * 1000:.1f} ms",
         f"{state}{until}",

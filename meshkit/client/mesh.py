@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from meshkit.client.declared import check_stub
 from meshkit.client.explanation import Explanation, explain
 from meshkit.client.guards import Guards
 from meshkit.client.http import HttpClient
@@ -151,6 +152,7 @@ class Mesh:
             interceptors: gRPC's own client interceptors, the outermost first.
             options: see :class:`~meshkit.client.policy.PolicyOptions`.
         """
+        check_stub(stub, service)
         channel = self.channel(service, idempotent=idempotent, interceptors=interceptors, **options)
         key = (stub, channel)
         if key not in self._stubs:

@@ -128,6 +128,22 @@ async def test_the_route_of_a_single_call_is_shown(mesh: Mesh) -> None:
     assert [view.route for view in client.explain().views] == ["", "tag canary"]
 
 
+async def test_the_calls_of_an_instance_are_shown_once(mesh: Mesh) -> None:
+    client = await client_of(mesh, "echo@canary")
+    await client_of(mesh)
+    for _ in range(3):
+        pick = client.target.try_pick("http", route=Route(tags=("canary",)))
+        assert pick
+        pick.done(Outcome.OK)
+    told = mesh.explain("echo")
+    (canary,) = [each.id for each in told.views[0].instances if each.recent]
+    assert [by_id(view.instances)[canary].recent for view in told.views] == [3, 3]
+    rows = [line.split() for line in str(told).splitlines() if line.split()[0] == canary]
+    assert [row[5] for row in rows] == ["3", '"']
+    elsewhere = [line.split() for line in str(told).splitlines() if line.split()[0] == "echo-1"]
+    assert [row[5] for row in elsewhere] == ['"', "0"], "where it is called"
+
+
 @pytest.mark.parametrize("balancer", BALANCERS)
 async def test_every_balancer_can_be_explained(mesh: Mesh, balancer: str) -> None:
     client = await client_of(mesh, balancer=balancer)
