@@ -29,6 +29,10 @@ COMMANDS = {
     "ps": ("meshkit.cli.ps", "Show the services and instances in the registry."),
     "config": ("meshkit.cli.config", "Read and change values that running services follow."),
     "routes": ("meshkit.cli.routes", "Divide a service's calls among its instances, live."),
+    "registrator": (
+        "meshkit.cli.registrator",
+        "Register the containers that Docker runs, whatever is in them.",
+    ),
     "new": ("meshkit.cli.new", "Create a new service from a template."),
 }
 USAGE_ERROR = 2

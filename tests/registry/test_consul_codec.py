@@ -97,6 +97,17 @@ def test_status_from_meta_and_check(declared: str, check: str, status: Status) -
     assert "meshkit-status" not in found.metadata
 
 
+@pytest.mark.parametrize(
+    ("name", "lapsed"), [("meshkit heartbeat", True), ("Service 'web' check", False)]
+)
+def test_only_a_heartbeat_lapses(name: str, lapsed: bool) -> None:  # noqa: FBT001
+    # The only check of a service that somebody else registered has the same id.
+    found = entry()
+    found["Checks"] = [{"CheckID": "service:web", "Name": name, "Status": "critical"}]
+    (instance,) = decode([found])
+    assert (instance.status, instance.lapsed) == (Status.DOWN, lapsed)
+
+
 def test_ids_of_any_text_become_labels() -> None:
     ids = ["10.0.0.1:8000/web", "web_1", "Web 1", "web-1", "x" * 100, "日本", "web-1-"]
     found = decode([entry(ID=each) for each in ids])

@@ -11,6 +11,7 @@ from typing import Any
 from meshkit.model import Endpoint, Instance
 
 TTL = 10.0
+HEARTBEAT = "meshkit heartbeat"  # the name of its check
 # Consul removes what has been critical for this long; it is a garbage collector, no failure
 # detector: one minute is its minimum, and the reaper comes every 30 s. Who is down or
 # draining is critical on purpose and should not be collected while it lives.
@@ -41,7 +42,7 @@ def checks_of(
     status = "passing" if instance.up else "critical"
     heartbeat = {
         "CheckID": heartbeat_id(instance.id),
-        "Name": "meshkit heartbeat",
+        "Name": HEARTBEAT,
         "TTL": f"{TTL:.0f}s",
         "Status": status,
         "DeregisterCriticalServiceAfter": COLLECT_AFTER if instance.up else COLLECT_AFTER_IDLE,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from meshkit.model import INSTANCE_ID, Endpoint, Instance, Status
-from meshkit.registry.consul.checks import heartbeat_id
+from meshkit.registry.consul.checks import HEARTBEAT, heartbeat_id
 
 # What Consul's service has no place for travels in its meta.
 VERSION = "version"
@@ -113,10 +113,15 @@ def _status(
     Also return whether nothing but its overdue heartbeat speaks against it.
     """
     status = Status(declared) if declared in tuple(Status) else Status.UP
-    critical = {check.get("CheckID") for check in checks if check.get("Status") == "critical"}
+    critical = {
+        (check.get("CheckID"), check.get("Name"))
+        for check in checks
+        if check.get("Status") == "critical"
+    }
     if status is not Status.UP or not critical:
         return status, False
-    return Status.DOWN, critical == {heartbeat_id(service_id)}
+    # By the id alone it could be the only check of a service that is none of ours.
+    return Status.DOWN, critical == {(heartbeat_id(service_id), HEARTBEAT)}
 
 
 def _endpoints(service: Mapping[str, Any], node_address: str) -> dict[str, Endpoint]:

@@ -1,0 +1,245 @@
+"""What the containers of one Docker engine offer, read anew where something has happened."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from meshkit.docker import Docker, DockerError, DockerNotFound
+from meshkit.model import Status
+from meshkit.registrator.containers import records
+from meshkit.registrator.counters import Counters
+from meshkit.registrator.options import Host, Options
+from meshkit.registrator.record import Record
+
+Inspect = Mapping[str, Any]
+
+AT_ONCE = 8
+# How long a container that was told to stop, and goes on, is taken for one that is leaving.
+LEAVING = 300.0
+STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
+# An exit code above stands for a signal; https://tldp.org/LDP/abs/html/exitcodes.html
+SIGNALED = 128
+SWARM_SERVICE = "com.docker.swarm.service.id"
+SHARED = "container:"
+
+log = logging.getLogger("meshkit.registrator")
+
+
+@dataclasses.dataclass(slots=True)
+class Known:
+    """What we know of a container.
+
+    Attributes:
+        records: what it offers.
+        peer: id of the container whose network it shares, or empty.
+        kept: its entries are to stay: it has ended with an error, or can't be understood.
+        warnings: what was wrong with its labels when it was last read.
+    """
+
+    records: tuple[Record, ...] = ()
+    peer: str = ""
+    kept: bool = False
+    warnings: frozenset[str] = frozenset()
+
+
+class Fleet:
+    """See the module. Whoever hears of an event marks; ``refresh`` reads what is marked.
+
+    Attributes:
+        complete: whether each container was read since the last list was.
+    """
+
+    def __init__(self, docker: Docker, options: Options, host: Host, counters: Counters) -> None:
+        self.complete = False
+        self._docker = docker
+        self._options = options
+        self._host = host
+        self._counters = counters
+        self._known: dict[str, Known] = {}
+        self._marked: set[str] = set()
+        self._list = True
+        self._leaving: dict[str, tuple[int, float]] = {}  # signal, and when it was sent
+        self._services: dict[str, Inspect] = {}
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What all containers offer."""
+        return tuple(record for known in self._known.values() for record in known.records)
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Containers, by the first 12 digits of their ids, whose entries stay although they ended.
+
+        What they offered can't be read any more; we know it only if we have seen them running.
+        """
+        return frozenset(
+            container_id[:12] for container_id, known in self._known.items() if known.kept
+        )
+
+    def mark(self, container_id: str) -> None:
+        """Hear that something has happened to this container."""
+        self._marked.add(container_id)
+        self._marked |= {
+            other for other, known in self._known.items() if known.peer == container_id
+        }
+
+    def mark_all(self) -> None:
+        """Hear that anything may have happened."""
+        self._list = True
+
+    def told(self, container_id: str, signal: object) -> None:
+        """Hear that the container was sent a signal, a number or a name."""
+        self._leaving[container_id] = signal_number(signal), time.monotonic()
+        self.mark(container_id)
+
+    def changed(self, container_id: str) -> None:
+        """Hear that the container was started, or has ended."""
+        self._leaving.pop(container_id, None)
+        self.mark(container_id)
+
+    async def refresh(self) -> None:
+        """Read what is marked. Raises DockerError; what could not be read stays marked."""
+        try:
+            if self._list:
+                await self._read_list()
+            marked, self._marked = self._marked, set()
+            await self._read(marked)
+        except DockerError:
+            self._counters.docker_up = False
+            self._counters.errors["docker"] += 1
+            raise
+        self._counters.docker_up = True
+        self._counters.containers = sum(not each.kept for each in self._known.values())
+        self._counters.records = len(self.records)
+
+    async def _read_list(self) -> None:
+        self._list = False
+        try:
+            # Who keeps the entries of those that ended has to know which ones there are.
+            ended = self._options.deregister == "on-success"
+            listed = {each["Id"] for each in await self._docker.containers(all=ended)}
+        except BaseException:
+            self._list = True
+            raise
+        for gone in self._known.keys() - listed:
+            self._forget(gone)
+        self._marked |= listed
+        self._services.clear()
+        self.complete = True
+
+    async def _read(self, marked: set[str]) -> None:
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def read(container_id: str) -> DockerError | None:
+            async with slots:
+                try:
+                    await self._read_one(container_id)
+                except DockerError as error:
+                    self._marked.add(container_id)
+                    return error
+            return None
+
+        errors = [each for each in await asyncio.gather(*map(read, marked)) if each is not None]
+        self.complete = self.complete and not errors
+        if errors:
+            self._list = True
+            raise errors[0]
+
+    async def _read_one(self, container_id: str) -> None:
+        try:
+            found = await self._docker.inspect(container_id)
+        except DockerNotFound:
+            self._forget(container_id)
+            return
+        known = self._known.get(container_id) or Known()
+        try:
+            if self._is_kept(found):
+                down = (dataclasses.replace(each, status=Status.DOWN) for each in known.records)
+                self._known[container_id] = Known(records=tuple(down), kept=True)
+            elif not found["State"]["Running"]:
+                self._forget(container_id)
+            else:
+                self._known[container_id] = await self._read_running(found, known)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # One that is beyond us must not keep the others from being registered.
+            self._known[container_id] = dataclasses.replace(known, kept=True)
+            if not known.kept:
+                text = "container %s is left as it is, for a fault of ours"
+                log.warning(text, container_id, exc_info=error)
+
+    async def _read_running(self, found: Inspect, known: Known) -> Known:
+        peer = await self._peer_of(found)
+        warnings: set[str] = set()
+        offered = records(
+            found,
+            self._options,
+            host=self._host,
+            peer=peer,
+            service=await self._service_of(found),
+            warn=warnings.add,
+        )
+        name = str(found["Name"]).lstrip("/")
+        for warning in sorted(warnings - known.warnings):
+            self._counters.errors["label"] += 1
+            log.warning("container %s: %s", name, warning)
+        if self._is_leaving(found):
+            offered = tuple(
+                dataclasses.replace(record, status=Status.DRAINING) for record in offered
+            )
+        return Known(
+            records=offered,
+            peer=peer["Id"] if peer is not None else "",
+            warnings=frozenset(warnings),
+        )
+
+    async def _peer_of(self, found: Inspect) -> Inspect | None:
+        mode = str((found.get("HostConfig") or {}).get("NetworkMode") or "")
+        if not mode.startswith(SHARED):
+            return None
+        try:
+            return await self._docker.inspect(mode.removeprefix(SHARED))
+        except DockerNotFound:
+            return None
+
+    async def _service_of(self, found: Inspect) -> Inspect | None:
+        container_id = ((found.get("Config") or {}).get("Labels") or {}).get(SWARM_SERVICE)
+        if not container_id:
+            return None
+        if container_id not in self._services:
+            self._services = {each["ID"]: each for each in await self._docker.services()}
+        return self._services.get(container_id)
+
+    def _is_kept(self, found: Inspect) -> bool:
+        state = found["State"]
+        return (
+            self._options.deregister == "on-success"
+            and not state["Running"]
+            and state["Status"] in ("exited", "dead")
+            and int(state["ExitCode"]) > 0
+            and not int(state["ExitCode"]) & SIGNALED
+        )
+
+    def _is_leaving(self, found: Inspect) -> bool:
+        number, since = self._leaving.get(found["Id"], (0, 0.0))
+        if not number or time.monotonic() - since > LEAVING:
+            return False
+        configured = (found.get("Config") or {}).get("StopSignal")
+        return number in STOPS or number == signal_number(configured)
+
+    def _forget(self, container_id: str) -> None:
+        self._known.pop(container_id, None)
+        self._leaving.pop(container_id, None)
+
+
+def signal_number(text: object) -> int:
+    """Return the number of a signal that Docker writes as one, or as a name; 0 for neither."""
+    word = str(text or "").upper()
+    if word.isdigit():
+        return int(word)
+    return int(getattr(signal, word if word.startswith("SIG") else f"SIG{word}", 0))

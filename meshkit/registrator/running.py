@@ -1,0 +1,117 @@
+"""``meshkit registrator`` from its first question to its clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import signal
+from collections.abc import Callable
+
+from meshkit.docker import Docker
+from meshkit.errors import ConfigError, RegistryError
+from meshkit.registrator.backends import Backend
+from meshkit.registrator.counters import Counters
+from meshkit.registrator.host import find_host
+from meshkit.registrator.opening import find_backend, parse, peer_of
+from meshkit.registrator.options import Options
+from meshkit.registrator.page import serving
+from meshkit.registrator.registrator import Registrator
+from meshkit.registrator.show import render
+
+WITHDRAW_LIMIT = 10.0
+
+log = logging.getLogger("meshkit.registrator")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is to be done.
+
+    Attributes:
+        url: of the registry.
+        options: settings of the registrator.
+        once: compare and correct once instead of going on.
+        dry_run: only show what would change.
+        as_json: show it as JSON.
+        withdraw: remove all entries of ours at the end.
+        ports: where health and metrics are served, all the same on each.
+        page_host: the address for that.
+    """
+
+    url: str
+    options: Options
+    once: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    withdraw: bool = False
+    ports: tuple[int, ...] = ()
+    page_host: str = "0.0.0.0"  # noqa: S104 - a container's health is asked for from outside
+
+
+def run(task: Task, show: Callable[[str], None]) -> None:
+    """Do it; what a dry run finds is given to ``show``. Raises MeshError."""
+    asyncio.run(_run(task, show))
+
+
+async def _run(task: Task, show: Callable[[str], None]) -> None:
+    url = parse(task.url)
+    open_backend = find_backend(url, task.options)
+    counters = Counters()
+    async with Docker() as docker:
+        host = await find_host(docker, task.options, peer_of(url))
+        async with open_backend(host.name) as backend:
+            if (task.once or task.withdraw) and not backend.lasting and not task.dry_run:
+                flag = "--once" if task.once else "--withdraw"
+                raise ConfigError(
+                    f"{flag} makes no sense with {backend.url}: entries there end with the "
+                    "registrator"
+                )
+            registrator = Registrator(docker, backend, task.options, host, counters)
+            if task.dry_run:
+                show(render(await registrator.plan(), backend, as_json=task.as_json))
+            elif task.once:
+                await registrator.once()
+            else:
+                log.info(
+                    "registering the containers of %s in %s as host %s",
+                    docker.host.address,
+                    backend.url,
+                    host.name,
+                )
+                async with serving(task.page_host, task.ports, counters, task.options):
+                    await _until_told(registrator)
+                await _leave(task, registrator, backend)
+
+
+async def _until_told(registrator: Registrator) -> None:
+    """Run until SIGTERM or SIGINT; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    work = asyncio.create_task(registrator.run())
+
+    def stop(number: signal.Signals) -> None:
+        log.info("%s: stopping", number.name)
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)
+        work.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def _leave(task: Task, registrator: Registrator, backend: Backend) -> None:
+    """Say what becomes of the entries: the containers run on, and so do their entries."""
+    if not task.withdraw:
+        stay = "stay" if backend.lasting else "expire"
+        log.info("stopped; entries in %s %s (see --withdraw)", backend.url, stay)
+        return
+    try:
+        async with asyncio.timeout(WITHDRAW_LIMIT):
+            await registrator.withdraw()
+    except (RegistryError, TimeoutError) as error:
+        log.warning("entries stay in %s: %s", backend.url, str(error) or "no answer in time")
+    else:
+        log.info("stopped; entries in %s are removed", backend.url)
