@@ -10,14 +10,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 
 import grpc
+import grpc.aio
 
-from meshkit import propagation
+from meshkit import identity, propagation
 from meshkit.context import CallContext, enter, use
 from meshkit.errors import CallError, CallTimeout, NoInstances
 
 Metadata = tuple[tuple[str, Any], ...]
 Behavior = Callable[[Any, Any], Any]  # gRPC's word for a handler
 END: Any = object()
+FAILED = (CallError, grpc.aio.AioRpcError)  # an outgoing call has
+BUSY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+NO_RETRY: Metadata = ((identity.NO_RETRY, "1"),)
 
 log = logging.getLogger("meshkit.service")
 
@@ -80,20 +84,25 @@ class NamedContext:
         code = grpc.StatusCode.DEADLINE_EXCEEDED
         return self.abort(code, "the call's deadline had passed before it was handled")
 
-    def answer(self, error: CallError) -> Any:
+    def answer(self, error: CallError | grpc.aio.AioRpcError) -> Any:
         """Answer for a handler that let the error of an outgoing call pass, as HTTP handlers do.
 
-        gRPC would say UNKNOWN, with a traceback in the log. To be awaited where ``abort`` is.
+        gRPC would say UNKNOWN, with a traceback in the log; it still does when another service
+        has answered that something is wrong with the request it got. Callers are told not to
+        repeat what had its retries down here. To be awaited where ``abort`` is.
         """
-        log.warning("answering for a failed call: %s", error)
-        service = str(error).partition(":")[0]
-        if isinstance(error, CallTimeout):
+        service = str(error).partition(":")[0] if isinstance(error, CallError) else "a service"
+        if isinstance(error, CallTimeout) or _code(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
             code, details = grpc.StatusCode.DEADLINE_EXCEEDED, f"{service} did not answer in time"
-        elif isinstance(error, NoInstances):
+        elif isinstance(error, NoInstances) or _code(error) in BUSY:
             code, details = grpc.StatusCode.UNAVAILABLE, f"{service} is not available"
-        else:
+        elif isinstance(error, CallError):
             code, details = grpc.StatusCode.UNAVAILABLE, f"the call to {service} failed"
-        return self.abort(code, details)
+        else:
+            raise error
+        log.warning("answering for a failed call: %s", _line(error))
+        final = not isinstance(error, CallError) or error.final
+        return self.abort(code, details, (*self._theirs, *NO_RETRY) if final else ())
 
     def finish(self) -> None:
         """Send what we have to say now: since the call came in, we may have begun to drain.
@@ -110,6 +119,17 @@ class NamedContext:
 
     def _all(self) -> Metadata:
         return (*self._theirs, *self._ours, (propagation.REQUEST, self.call.request_id))
+
+
+def _code(error: CallError | grpc.aio.AioRpcError) -> grpc.StatusCode | None:
+    """Return what another service has answered; None for what failed by itself."""
+    return None if isinstance(error, CallError) else error.code()
+
+
+def _line(error: CallError | grpc.aio.AioRpcError) -> str:
+    if isinstance(error, CallError):
+        return str(error)
+    return f"answered with {error.code().name}: {error.details() or 'no details'}"
 
 
 Receive = Callable[[Any], NamedContext]
@@ -140,7 +160,7 @@ def _async_generator(behavior: Behavior, receive: Receive) -> Behavior:
         try:
             async for response in behavior(request, named):
                 yield response
-        except CallError as error:
+        except FAILED as error:
             await named.answer(error)
         named.finish()
 
@@ -155,7 +175,7 @@ def _coroutine(behavior: Behavior, receive: Receive) -> Behavior:
         enter(named.call)
         try:
             response = await behavior(request, named)
-        except CallError as error:
+        except FAILED as error:
             await named.answer(error)
         named.finish()
         return response
@@ -174,7 +194,7 @@ def _generator(behavior: Behavior, receive: Receive) -> Behavior:
         try:
             while (response := own.run(next, responses, END)) is not END:
                 yield response
-        except CallError as error:
+        except FAILED as error:
             named.answer(error)
         named.finish()
 
@@ -189,7 +209,7 @@ def _function(behavior: Behavior, receive: Receive) -> Behavior:
         try:
             with use(named.call):
                 response = behavior(request, named)
-        except CallError as error:
+        except FAILED as error:
             named.answer(error)
         named.finish()
         return response

@@ -102,6 +102,9 @@ def raised(text: str) -> None:
     errors = {"late": CallTimeout, "nobody": NoInstances, "lost": ConnectionLost}
     if text in errors:
         raise errors[text](f"users: GET /x: 127.0.0.1 {text}")
+    if text in grpc.StatusCode.__members__:
+        metadata = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode[text], metadata, metadata, "of users")
 
 
 class SyncEcho(AsyncEcho):
@@ -271,15 +274,28 @@ async def test_a_call_that_waited_too_long_for_a_thread_never_reaches_its_handle
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "details"),
+    ("text", "code", "details", "again"),
     [
-        ("late", grpc.StatusCode.DEADLINE_EXCEEDED, "users did not answer in time"),
-        ("nobody", grpc.StatusCode.UNAVAILABLE, "users is not available"),
-        ("lost", grpc.StatusCode.UNAVAILABLE, "the call to users failed"),
+        ("late", grpc.StatusCode.DEADLINE_EXCEEDED, "users did not answer in time", False),
+        ("nobody", grpc.StatusCode.UNAVAILABLE, "users is not available", not NoInstances.final),
+        ("lost", grpc.StatusCode.UNAVAILABLE, "the call to users failed", False),
+        ("UNAVAILABLE", grpc.StatusCode.UNAVAILABLE, "a service is not available", False),
+        ("RESOURCE_EXHAUSTED", grpc.StatusCode.UNAVAILABLE, "a service is not available", False),
+        (
+            "DEADLINE_EXCEEDED",
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "a service did not answer in time",
+            False,
+        ),
     ],
 )
 async def test_a_handler_that_lets_a_failed_call_pass_says_so(
-    stub: Any, text: str, code: grpc.StatusCode, details: str
+    stub: Any,
+    text: str,
+    code: grpc.StatusCode,
+    details: str,
+    *,
+    again: bool,
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as unary:
         await stub.Say(EchoRequest(text=text))
@@ -289,6 +305,14 @@ async def test_a_handler_that_lets_a_failed_call_pass_says_so(
     for error in (unary.value, streamed.value):
         assert (error.code(), error.details()) == (code, details)
         assert error.trailing_metadata().get(identity.INSTANCE) == "echo-1"
+        # What had its retries below is not repeated above.
+        assert (error.trailing_metadata().get(identity.NO_RETRY) is None) == again
+
+
+async def test_what_a_handler_asked_wrongly_is_its_own_fault(stub: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Say(EchoRequest(text="NOT_FOUND"))
+    assert caught.value.code() is grpc.StatusCode.UNKNOWN
 
 
 async def noted(echo: AsyncEcho, *notes: str) -> None:
