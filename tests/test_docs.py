@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.servers import Consul
+from tests.servers.docker_engine import DockerEngine
+from tests.support.fleet import SLEEPING
 from tests.support.processes import ROOT, environment
 
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -157,8 +159,28 @@ def test_the_commands_of_the_server_page(terminal: Terminal) -> None:
     terminal.run(line)
 
 
+@pytest.mark.docker
+@pytest.mark.consul
+def test_the_commands_of_the_registrator_page(terminal: Terminal, docker: DockerEngine) -> None:
+    docker.run("web", "-p", "127.0.0.1::80", "--label", "SERVICE_NAME=shop", *SLEEPING)
+    lines = commands(ROOT / "docs" / "registrator.md")
+    assert len(lines) == 3
+    for line in lines:
+        terminal.run(line)
+        if "--dry-run" in line:
+            assert docker.named("web") in terminal.output
+    terminal.run(lines[0])
+    assert docker.named("web") not in terminal.output  # it is registered
+
+
+@pytest.mark.docker
+def test_the_compose_file_of_the_registrator_page(docker: DockerEngine) -> None:
+    (text,) = blocks(ROOT / "docs" / "registrator.md", "yaml")
+    docker("compose", "--file", "-", "config", "--quiet", stdin=text)
+
+
 def test_no_other_page_shows_commands_that_nobody_runs() -> None:
-    tested = {"README.md", "running.md", "config.md", "routing.md", "server.md"}
+    tested = {"README.md", "running.md", "config.md", "routing.md", "server.md", "registrator.md"}
     generated = {"benchmarks.md"}
     for page in PAGES:
         if page.name not in tested | generated:
