@@ -42,6 +42,7 @@ types: $(READY) ## check types
 
 check: lint types test ## all of the above
 
+# Each is kept in .cache/benchmarks: ARGS="chain --write" repeats one and writes the whole page anew.
 bench: $(READY) servers ## measure against plain FastAPI, uvicorn and a hand-written registration
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 

@@ -1,8 +1,8 @@
 """CPU time per request that brings a context along, against the same request to plain uvicorn.
 
 The bursts of cpu_http, but each request carries what a mesh client sends: an id, a deadline, a
-W3C trace and the instance it means. meshkit checks them, keeps the deadline and answers the id;
-plain FastAPI only parses the headers.
+W3C trace and the instance it means. meshkit, with its metrics on, checks them, keeps the deadline
+and answers the id; plain FastAPI only parses the headers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ async def run(rounds: int) -> list[Result]:
     plain = Endpoint("127.0.0.1", free_port())
     async with Watcher("users") as watcher:
         with (
-            running(meshkit("run", "mesh:Users")) as ours,
+            running(meshkit("run", "mesh:Users"), MESHKIT_METRICS="on") as ours,
             running(uvicorn("plain:app", plain.port)) as theirs,
         ):
             mesh = (await watcher.wait_for(1, ours))[0].instance

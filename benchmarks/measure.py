@@ -61,8 +61,13 @@ def compare(
 ) -> Result:
     """Return the ratio of each pair; ``unit`` is what both sides were measured in."""
     ratios = [mine / base for mine, base in zip(ours, theirs, strict=True)]
-    note = f"{statistics.median(ours):.3g} against {statistics.median(theirs):.3g} {unit}"
+    mine, base = (_figure(statistics.median(each)) for each in (ours, theirs))
+    note = f"{mine} against {base} {unit}"
     return Result(name=name, limit=limit, values=ratios, note=note)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 async def alternate(

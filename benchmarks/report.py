@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from kept import Kept
 from measure import Result
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -33,17 +34,22 @@ PACKAGES = (
 
 
 def row(result: Result) -> tuple[str, ...]:
-    low, high = (f"{value:.2f}" for value in (min(result.values), max(result.values)))
+    low, high = map(figure, (min(result.values), max(result.values)))
     verdict = "-" if result.limit is None else "pass" if result.passed else "FAIL"
     return (
         result.name,
-        "-" if result.limit is None else f"{result.limit:g} {result.unit}",
-        f"{result.median:.2f} {result.unit}",
+        "-" if result.limit is None else f"{result.limit:.3g} {result.unit}",
+        f"{figure(result.median)} {result.unit}",
         f"{low} - {high}",
         str(len(result.values)),
         verdict,
         result.note,
     )
+
+
+def figure(value: float) -> str:
+    """Return a value with what a comparison with its limit needs."""
+    return f"{value:.3f}" if abs(value) < 0.2 else f"{value:.2f}"
 
 
 def table(results: Iterable[Result]) -> str:
@@ -55,22 +61,45 @@ def table(results: Iterable[Result]) -> str:
     )
 
 
-def write(results: Sequence[Result], names: Iterable[str]) -> Path:
+def write(kept: Sequence[Kept], document: Path = DOCUMENT) -> Path:
     """Write the document with results, machine and what each benchmark does; return its path."""
+    results = [result for each in kept for result in each.results]
     rows = [COLUMNS, ("---",) * len(COLUMNS), *map(row, results)]
     parts = [
         "# Benchmarks",
         "Written by `python benchmarks/run.py --write` (or `make bench ARGS=--write`); don't edit.",
         METHOD,
+        *quickly(kept),
         "\n".join(f"| {' | '.join(cells)} |" for cells in rows),
         *(result.page for result in results if result.page),
         "## Machine",
-        "\n".join(f"- {fact}" for fact in machine()),
+        *machines(kept),
         "## What is measured",
-        *(f"### {name}\n\n{about(name)}" for name in names),
+        *(f"### {each.name}\n\n{about(each.name)}\n\nTook {took(each.seconds)}." for each in kept),
     ]
-    DOCUMENT.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return DOCUMENT
+    document.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return document
+
+
+def quickly(kept: Iterable[Kept]) -> Iterable[str]:
+    """Say which had fewer rounds than they should."""
+    if names := [each.name for each in kept if each.quick]:
+        yield f"With few rounds, so less exact: {', '.join(names)}."
+
+
+def machines(kept: Iterable[Kept]) -> Iterable[str]:
+    """Yield the facts of each machine, and what ran there when there are several."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for each in kept:
+        places.setdefault(tuple(each.machine), []).append(each.name)
+    for facts, names in places.items():
+        if len(places) > 1:
+            yield f"{', '.join(names)}:"
+        yield "\n".join(f"- {fact}" for fact in facts)
+
+
+def took(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def about(name: str) -> str:

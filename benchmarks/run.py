@@ -1,7 +1,10 @@
 """Measure meshkit against plain FastAPI, uvicorn and a hand-written registration.
 
-Exit codes: 0 all limits kept, 1 a limit was missed, 2 a measurement could not be made,
-130 interrupted.
+What each has found is kept in .cache/benchmarks, so that one can be repeated and the page be
+written anew: `run.py chain --write`.
+
+Exit codes: 0 all limits kept, 1 a limit was missed, 2 a measurement could not be made (the others
+are, all the same), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -22,8 +24,9 @@ import uvloop
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "examples" / "users"))
 
-from measure import BenchmarkError, Result
-from report import table, write
+from kept import FOLDER, Kept, keep, read
+from measure import BenchmarkError, now
+from report import DOCUMENT, machine, table, write
 
 NAMES = (
     "startup_http",
@@ -46,28 +49,39 @@ NAMES = (
     "limits",
     "tracing",
 )
+QUICK = 3
 SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 
 
 def main() -> int:
     options = arguments()
     forget_settings()
+    measured, failed = [], []
     with tempfile.TemporaryDirectory(prefix="meshkit-bench-state-") as folder:
         os.environ["MESHKIT_STATE_DIR"] = folder
-        results: list[Result] = []
-        try:
-            uvloop.run(measure(options.names or NAMES, options.rounds, results))
-        except BenchmarkError as error:
-            if results:
-                print(table(results))
-            print(f"benchmarks: error: {error}", file=sys.stderr)
-            return 2
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            return 130
-    print(table(results))
+        for name in options.names or NAMES:
+            try:
+                measured.append(uvloop.run(measure(name, options)))
+            except BenchmarkError as error:
+                failed.append(name)
+                print(f"benchmarks: error: {name}: {error}", file=sys.stderr)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                return 130
+    results = [result for each in measured for result in each.results]
+    if results:
+        print(table(results))
     if options.write:
-        print(f"\nwritten to {write(results, NAMES)}")
+        write_page(options)
+    if failed:
+        return 2
     return 0 if all(result.passed for result in results) else 1
+
+
+def write_page(options: argparse.Namespace) -> None:
+    """Compose the page from what was found last by each, now or before."""
+    found = read(NAMES, options.kept)
+    missing = ", ".join(sorted(set(NAMES) - {each.name for each in found}))
+    print(f"\nwritten to {write(found, options.page)}" + f"; not in it: {missing}" * bool(missing))
 
 
 def forget_settings() -> None:
@@ -81,27 +95,47 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--rounds", type=int, help="pairs for each (default: its own number)")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--quick", action="store_true", help="a third of the rounds")
+    parser.add_argument(
+        "--write", action="store_true", help="write the page, from these and from those kept"
+    )
+    parser.add_argument(
+        "--kept", type=Path, default=FOLDER, help="folder of the results (%(default)s)"
+    )
+    parser.add_argument("--page", type=Path, default=DOCUMENT, help="the page (%(default)s)")
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    if options.write and options.names:
-        parser.error("--write needs all benchmarks: leave the names out")
     return options
 
 
-async def measure(names: Sequence[str], rounds: int | None, results: list[Result]) -> None:
-    """Append to ``results`` as they come, so that a failure leaves those before it."""
+async def measure(name: str, options: argparse.Namespace) -> Kept:
+    """Run one benchmark and keep what it finds."""
     task = asyncio.current_task()
     assert task is not None
     # As Ctrl-C does, so that the processes we started end with us.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    for name in names:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        module = importlib.import_module(name)
-        results += await module.run(rounds or module.ROUNDS)
+    print(f"{name} ...", end="", file=sys.stderr, flush=True)
+    module = importlib.import_module(name)
+    full: int = module.ROUNDS
+    rounds = options.rounds or (max(full // QUICK, min(full, 3)) if options.quick else full)
+    began = now()
+    results = await module.run(rounds)
+    seconds = now() - began
+    print(f" {seconds:.0f} s", file=sys.stderr, flush=True)
+    kept = Kept(
+        name=name,
+        results=results,
+        seconds=seconds,
+        machine=machine(),
+        quick=rounds < full,
+    )
+    full_before = any(not each.quick for each in read([name], options.kept))
+    if options.write or not kept.quick or not full_before:
+        keep(kept, options.kept)
+    return kept
 
 
 if __name__ == "__main__":

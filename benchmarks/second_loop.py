@@ -54,7 +54,7 @@ class Served:
 
 async def run(rounds: int) -> list[Result]:
     if len(os.sched_getaffinity(0)) < 2:
-        raise BenchmarkError("second_loop needs two cores")
+        raise BenchmarkError("two cores are needed")
     sys.path.insert(1, str(STUBS))
     with contextlib.ExitStack() as stack:
         one = await started(stack, "mesh_grpc:UsersGrpc")
