@@ -56,6 +56,7 @@ def configure(level: str, format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(is_json(format))  # of Python's warnings module, which prints text
     quiet = logging.WARNING if level != "debug" else logging.DEBUG
     for name in NOISY:
         logging.getLogger(name).setLevel(quiet)

@@ -13,7 +13,12 @@ from meshkit.cli.scaffold.project import Project
 from meshkit.cli.scaffold.render import built_in, render
 from meshkit.cli.scaffold.write import check, write
 
-NEXT = ("pip install -e . --group dev", "pytest", "meshkit run")
+NEXT = (
+    'python -m pip install "pip>=25.1"',  # for --group: Python may bring an older one
+    "pip install -e . --group dev",
+    "pytest",
+    "meshkit run",
+)
 
 app = typer.Typer(
     name="new",

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,7 @@ def _restored() -> Iterator[None]:
     before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     handlers = logging.getLogger().handlers[:]
     yield
+    logging.captureWarnings(False)
     logging.getLogger().handlers[:] = handlers
     for logger, level in before:
         logger.setLevel(level)
@@ -135,3 +137,14 @@ def test_lines_tell_the_call_that_is_being_handled(
     assert json.loads(inside)["request_id"] == "job-7"
     assert "trace_id" not in json.loads(inside)
     assert json.loads(traced)["trace_id"] == traceparent[3:35]
+
+
+def test_python_s_warnings_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old hat", DeprecationWarning, stacklevel=1)
+    (line,) = lines(capsys)
+    assert "DeprecationWarning: old hat" in json.loads(line)["message"]
+    configure("info", "text")
+    assert warnings.showwarning is not logging._showwarning  # type: ignore[attr-defined]

@@ -110,6 +110,7 @@ def test_one_line_a_file_then_the_next_commands(capsys: pytest.CaptureFixture[st
     ]
     assert commands.splitlines() == [
         "cd orders",
+        'python -m pip install "pip>=25.1"',
         "pip install -e . --group dev",
         "pytest",
         "meshkit run",
