@@ -158,4 +158,4 @@ def usage_error(message: str) -> int:
 def did_you_mean(name: str) -> str:
     """Suggest the nearest command."""
     near = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

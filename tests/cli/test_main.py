@@ -51,7 +51,7 @@ def test_the_installed_command_is_the_same(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("rum", "; did you mean 'run'?"), ("news", "; did you mean 'new'?"), ("frobnicate", "")],
+    [("rum", " (did you mean 'run'?)"), ("news", " (did you mean 'new'?)"), ("frobnicate", "")],
 )
 def test_an_unknown_command_is_wrong_usage(
     word: str, hint: str, capsys: pytest.CaptureFixture[str]
