@@ -107,7 +107,11 @@ async def test_token_file_is_read_each_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "No such file"), (b"", "holds no token"), (b"two words", "holds no token")],
+    [
+        (None, "No such file"),
+        (b"", "holds no token"),
+        (b"two words", "holds characters that can't be sent"),
+    ],
 )
 async def test_unusable_token_file_is_named(
     tmp_path: Path, content: bytes | None, reason: str

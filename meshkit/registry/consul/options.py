@@ -7,7 +7,8 @@ from pathlib import Path
 
 from meshkit.model import Endpoint
 from meshkit.registry.certificates import Certificates
-from meshkit.registry.consul.tokens import TokenCall, call_for_token, read_token_file
+from meshkit.registry.consul.tokens import TokenCall, call_for_token
+from meshkit.registry.tokens import read_token_file
 
 DEFAULT = Endpoint("127.0.0.1", 8500)
 SCHEME = "consul"
@@ -78,4 +79,6 @@ class ConsulOptions:
         """
         if self.token_call is not None:
             return await call_for_token(self.token_call)
-        return read_token_file(self.token_file) if self.token_file else self.token
+        if self.token_file is None:
+            return self.token
+        return read_token_file(self.token_file, whose="Consul's")

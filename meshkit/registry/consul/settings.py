@@ -13,7 +13,8 @@ from meshkit.errors import RegistryUrlError
 from meshkit.model import Endpoint
 from meshkit.registry.certificates import Certificates, Unusable
 from meshkit.registry.consul.options import DEFAULT, TLS_SCHEME, UNIX_SCHEME, ConsulOptions
-from meshkit.registry.consul.tokens import find_token_call, is_word
+from meshkit.registry.consul.tokens import find_token_call
+from meshkit.registry.tokens import is_word
 from meshkit.registry.url import RegistryUrl
 
 TLS_PORT = 8501

@@ -6,29 +6,12 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from meshkit.errors import RegistryDenied
+from meshkit.registry.tokens import is_word
 
 #: returns the token to use now; a plain function runs in a thread, a coroutine function on the loop
 TokenCall = Callable[[], str | Awaitable[str]]
-
-
-def is_word(text: str) -> bool:
-    """Whether it can stand in a header."""
-    return bool(text) and text.isascii() and text.isprintable() and " " not in text
-
-
-def read_token_file(file: Path) -> str:
-    """Return the token in the file. Raises RegistryDenied."""
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise RegistryDenied(f"Consul's token file {file} can't be read: {reason}") from None
-    if not is_word(token):
-        raise RegistryDenied(f"Consul's token file {file} holds no token")
-    return token
 
 
 async def call_for_token(call: TokenCall) -> str:
