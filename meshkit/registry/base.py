@@ -54,6 +54,9 @@ class Registry(abc.ABC):
     settle: float = 1.0
     #: True when it can only be read; services then run unregistered
     read_only: bool = False
+    #: True when somebody else lists our instances in it: who leaves waits for ``propagation``,
+    #: though it has registered nothing
+    listed_by_others: bool = False
 
     def __init__(self, url: str) -> None:
         self.url = url  # without secrets: it is logged and shown

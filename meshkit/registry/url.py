@@ -27,6 +27,7 @@ BUILT_IN = {
     "zookeeper": "meshkit.registry.zookeeper:open_zookeeper",
     "zookeeper+tls": "meshkit.registry.zookeeper:open_zookeeper",
     "dns": "meshkit.registry.dns:open_dns",
+    "kubernetes": "meshkit.registry.kubernetes:open_kubernetes",
     "etcd": "meshkit.registry.etcd:open_etcd",
     "etcd+tls": "meshkit.registry.etcd:open_etcd",
     "skydns+etcd": "meshkit.registry.etcd:open_skydns",

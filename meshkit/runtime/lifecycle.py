@@ -279,7 +279,7 @@ class Runtime:
         left = deadline - time.monotonic()
         if self.settings.drain_delay is not None:
             await asyncio.sleep(min(self.settings.drain_delay, left))
-        elif self.registration is not None and self._registry is not None:
+        elif self._registry is not None and (self.registration or self._registry.listed_by_others):
             await asyncio.sleep(min(self._registry.propagation, left))
             await self._servers.quiet(min(deadline, time.monotonic() + STRAGGLERS))
 

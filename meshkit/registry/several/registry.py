@@ -42,6 +42,7 @@ class Several(Registry):
         self.propagation = max(each.registry.propagation for each in members)
         self.settle = max(each.registry.settle for each in members)
         self.read_only = not self._registering
+        self.listed_by_others = any(each.registry.listed_by_others for each in members)
 
     @property
     def peer(self) -> Endpoint | None:
