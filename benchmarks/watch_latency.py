@@ -26,7 +26,7 @@ from meshkit.registry.base import Registry
 
 ROUNDS = 5
 CHANGES = 40
-GAP = 0.1
+GAP = 0.05
 LIMIT = 10.0
 SERVICE = "users"
 VERSIONS = itertools.count(1)

@@ -333,6 +333,10 @@ def check_declaration(cls: type[MeshService]) -> None:
     try:
         if cls.name:
             check_service_name(cls.name)
+        if not isinstance(cls.version, str):
+            raise ValueError(  # noqa: TRY004 - told as all that is wrong here
+                f"version {cls.version!r} must be text, as in '1.2.0'"
+            )
         check_metadata(cls.metadata)
         tags: object = cls.tags
         if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):

@@ -219,6 +219,7 @@ async def read(self: object) -> None: ...
         ({"name": 7}, r"invalid service name 7"),
         ({"metadata": {"a.b": "c"}}, r"metadata key 'a.b'"),
         ({"metadata": {"a": 1}}, r"metadata 'a': the value must be text"),
+        ({"version": 2}, r"version 2 must be text, as in '1.2.0'"),
         ({"tags": "v1"}, r"tags must be a sequence of words"),
         ({"tags": ("v1", 2)}, r"tags must be a sequence of words"),
         ({"weight": 0}, r"weight 0 must be a whole number from 1 to 65535"),

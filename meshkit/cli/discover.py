@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from meshkit.cli.no_service import nameless, no_service
 from meshkit.cli.own_settings import explain
 from meshkit.errors import ConfigError, MeshError
-from meshkit.places import place
+from meshkit.places import place, place_of_class
 from meshkit.service import MeshService
 
 # Where a service is looked for when nothing names it, in a folder and in its packages.
@@ -113,6 +114,7 @@ def make(service: type[MeshService] | MeshService) -> MeshService:
         return service
     if not service.name:
         raise nameless(service)
+    check_arguments(service)
     try:
         return service()
     except MeshError:
@@ -122,6 +124,21 @@ def make(service: type[MeshService] | MeshService) -> MeshService:
             f"{service.__module__}:{service.__qualname__} can't be made: "
             f"{one_line(error)}{place(error)}"
         ) from error
+
+
+def check_arguments(service: type[MeshService]) -> None:
+    """Raise ConfigError when the class can't be called without arguments."""
+    needed = [
+        each.name
+        for each in inspect.signature(service).parameters.values()
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if needed:
+        name = service.__qualname__
+        raise ConfigError(
+            f"{service.__module__}:{name} needs {', '.join(needed)} to be made: give defaults, "
+            f"or write `service = {name}(...)` in the module{place_of_class(service)}"
+        )
 
 
 def import_module(name: str) -> ModuleType:
