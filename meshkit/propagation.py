@@ -33,7 +33,8 @@ def incoming(found: Mapping[str, str], chosen: Collection[str], headers: Pairs) 
     request_id = found.get(REQUEST, "")
     if not REQUEST_ID.fullmatch(request_id):
         request_id = new_request_id()
-    call = CallContext(request_id, parse_deadline(found.get(DEADLINE, "")), incoming=headers)
+    deadline = parse_deadline(found[DEADLINE]) if DEADLINE in found else None
+    call = CallContext(request_id, deadline, "", "", EMPTY, headers)
     if TRACEPARENT in found:
         call.traceparent = w3c.parse_traceparent(found[TRACEPARENT])
         if call.traceparent and TRACESTATE in found:

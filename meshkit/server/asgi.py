@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshkit import identity, propagation
 from meshkit.context import CallContext, enter
@@ -12,15 +11,19 @@ from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
 from meshkit.server.body_limit import BodyLimit
 from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
-from meshkit.server.http_call import HttpCall, Observe
+from meshkit.server.http_call import CYCLE, HttpCall, Observe
 from meshkit.server.shedding import Limiter
-from meshkit.server.shedding.http import ARRIVED, is_upload, refuse
+from meshkit.server.shedding.http import is_upload, refuse
 from meshkit.server.timed_call import TimedCall
+
+if TYPE_CHECKING:
+    from meshkit.server.http_cycle import Cycle
 
 Page = Callable[[Scope, Send], Awaitable[None]]
 
 LIVE = "/health/live"
 READY = "/health/ready"
+STARTING = Phase.STARTING  # Python 3.11 takes long to find a member of an enumeration
 LENGTH, CHUNKED = "content-length", "transfer-encoding"
 # What is read of a request's headers; the parser has their names in lower case.
 HEADERS = {name.encode(): name for name in (identity.TARGET, LENGTH, CHUNKED, *propagation.NAMES)}
@@ -30,8 +33,8 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
     """Return those of ``HEADERS`` that are there, several of one name joined by commas."""
     found: dict[str, str] = {}
     for name, value in headers:
-        if name in HEADERS:
-            key, text = HEADERS[name], value.decode("latin-1")
+        if (key := HEADERS.get(name)) is not None:
+            text = value.decode("latin-1")
             found[key] = f"{found[key]},{text}" if key in found else text
     return found
 
@@ -83,51 +86,45 @@ class MeshApp:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Route one ASGI connection; not a coroutine itself, to save a frame per call."""
-        kind = scope["type"]
-        if kind == "lifespan":
+        if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
         self.headers.refresh()
-        if kind == "http" and (page := self._paths.get(scope["path"])):
+        # Taken out, for the two would keep each other alive.
+        cycle: Cycle | None = scope.pop(CYCLE, None)
+        if cycle is not None and (page := self._paths.get(scope["path"])):
             return page(scope, send)
         found = read(scope["headers"])
         if found and found.get(identity.TARGET, self.instance_id) != self.instance_id:
             return self._misdirected(scope, send, found[identity.TARGET])
-        if self._health.phase is Phase.STARTING:
+        if self._health.phase is STARTING:
             return self._starting(scope, send)
         context = propagation.incoming(found, self._baggage, scope["headers"])
         enter(context)  # of the task that uvicorn has made for this request
-        if kind != "http":
+        if cycle is None:
             return self._talk(context, scope, receive, send)
         if context.deadline is None:
-            return self._handle(HttpCall(scope, send, context), found, receive)
-        if (arrived := scope.get(ARRIVED)) is not None:
-            context.deadline -= time.perf_counter() - arrived  # a busy loop takes its time
-        left = context.deadline - time.monotonic()
-        call = TimedCall(scope, send, context, left, self.instance_id)
-        return call.refuse() if left <= 0 else self._handle(call, found, receive)
+            call = cycle.call = HttpCall(scope, context, cycle.came)
+        else:
+            call = timed = cycle.call = TimedCall(scope, context, cycle.came, self.instance_id)
+            if timed.seconds <= 0:
+                return timed.refuse(send)
+        if not self._admit(call, found):
+            return refuse(scope, send, self.instance_id)
+        app = self._with_body if found and (LENGTH in found or CHUNKED in found) else self._app
+        return call.run(app, receive, send)
 
-    def _handle(
-        self, call: HttpCall, found: Mapping[str, str], receive: Receive
-    ) -> Awaitable[None]:
-        """Let a request in, if there is room, and let the application answer it."""
-        scope = call.scope
-        came: float | None = scope.get(ARRIVED)
-        if self.observe is not None:
-            call.observe = self.observe
-            call.came = time.perf_counter() if came is None else came
-        if self._limiter is not None:
-            came = self._limiter.acquire(came)
-            if came is None:
-                return refuse(scope, call.send, self.instance_id)
-            if found and is_upload(scope["method"], found):
-                self._limiter.forget()
-            else:
-                call.limiter = self._limiter
-        if came is not None:
-            call.came = came
-        if found and (LENGTH in found or CHUNKED in found):
-            return call.run(self._with_body, receive)
-        return call.run(self._app, receive)
+    def _admit(self, call: HttpCall, found: Mapping[str, str]) -> bool:
+        """Let a request in, if there is room; it is observed in either case."""
+        call.observe = self.observe
+        if self._limiter is None:
+            return True
+        if self._limiter.acquire(call.came) is None:
+            return False
+        if found and is_upload(call.scope["method"], found):
+            self._limiter.forget()
+        else:
+            call.limiter = self._limiter
+        return True
 
     def _talk(
         self, context: CallContext, scope: Scope, receive: Receive, send: Send
@@ -135,7 +132,7 @@ class MeshApp:
         """Let a WebSocket in, if there is room; it does not count, its time is the caller's."""
         context.end()
         if self._limiter is not None:
-            if self._limiter.acquire(scope.get(ARRIVED)) is None:
+            if self._limiter.acquire() is None:
                 return refuse(scope, send, self.instance_id)
             self._limiter.forget()
         return self._app(scope, receive, send)

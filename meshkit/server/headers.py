@@ -1,4 +1,4 @@
-"""The headers of every answer, which uvicorn writes without a layer of ours in between."""
+"""The headers of every answer, which are written without a layer of ours in between."""
 
 from __future__ import annotations
 
@@ -6,30 +6,40 @@ import time
 from email.utils import formatdate
 
 Header = tuple[bytes, bytes]
+CLOSE: Header = (b"connection", b"close")
 
 
-class DefaultHeaders:
-    """A list that uvicorn's protocols read anew for each answer, so that it is changed in place.
+class DefaultHeaders(list[Header]):
+    """The date, and after it what was added: read anew for each answer, so changed in place.
 
     The date is renewed by the first request of each second; a timer would wake an idle service
     for nobody.
 
     Attributes:
-        pairs: the date, and after it what was added.
+        lines: all of them as they are sent.
+        closing: whether they say that the connection is closed after the answer.
     """
 
     def __init__(self) -> None:
-        self.pairs: list[Header] = [(b"date", b"")]
+        super().__init__([(b"date", b"")])
+        self.lines = b""
+        self.closing = False
         self._second = 0
         self.refresh()
 
     def refresh(self) -> None:
         """Let the date be now; to be called with each request."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self.pairs[0] = (b"date", formatdate(second, usegmt=True).encode())
+        now = time.time()
+        if not self._second <= now < self._second + 1:
+            self._second = int(now)
+            self[0] = (b"date", formatdate(self._second, usegmt=True).encode())
+            self._write()
 
     def add(self, *pairs: Header) -> None:
         """Send these with every answer from now on, also to requests under way."""
-        self.pairs.extend(pairs)
+        self.extend(pairs)
+        self._write()
+
+    def _write(self) -> None:
+        self.lines = b"".join(b"%b: %b\r\n" % pair for pair in self)
+        self.closing = CLOSE in self

@@ -19,7 +19,8 @@ from meshkit.errors import MissingExtraError, StartError
 from meshkit.server.access_log import HttpAccessLog
 from meshkit.server.asgi import MeshApp
 from meshkit.server.backlog import Backlog
-from meshkit.server.http_protocol import BoundedProtocol
+from meshkit.server.headers import CLOSE
+from meshkit.server.http_protocol import HttpProtocol
 from meshkit.server.tracing import Traces
 
 # Callers drop idle connections after 30 s; keeping them longer here means that a request never
@@ -96,7 +97,7 @@ class HttpServer(uvicorn.Server):
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
-            http=cast("Any", functools.partial(BoundedProtocol, backlog=Backlog(sock))),
+            http=cast("Any", functools.partial(HttpProtocol, backlog=Backlog(sock))),
             log_config=None,
             access_log=False,  # ours is cheaper
             server_header=False,
@@ -112,7 +113,7 @@ class HttpServer(uvicorn.Server):
         self.config.load()
         logging.getLogger("uvicorn.error").addFilter(not_cancelled)
         self.lifespan: DeferredLifespan = DeferredLifespan(self.config, self._app)
-        self.server_state.default_headers = self._app.headers.pairs
+        self.server_state.default_headers = self._app.headers
         await self.startup(sockets=[self._socket])
 
     @property
@@ -140,7 +141,7 @@ class HttpServer(uvicorn.Server):
     def drain(self) -> None:
         """Go on answering, and tell each caller to move on."""
         leaving = (identity.DRAINING.encode(), self._app.instance_id.encode())
-        self._app.headers.add(leaving, (b"connection", b"close"))
+        self._app.headers.add(leaving, CLOSE)
 
     async def stop(self, *, grace: float) -> None:
         """Close the listener, wait up to ``grace`` seconds for calls in flight, cancel the rest."""

@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from meshkit import propagation
 from meshkit.context import CallContext
-from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send
+from meshkit.server.answer import ASGIApp, Receive, Scope, Send
 from meshkit.server.shedding import Limiter
 
 REQUEST_ID = propagation.REQUEST.encode()
+
+# Of a request's scope: uvicorn's side of it, a :class:`~meshkit.server.http_cycle.Cycle`.
+CYCLE = "meshkit.cycle"
 
 # Told of each request when its answer is complete, or given up: its scope, the status (0 when
 # there was no answer) and the seconds since it came.
@@ -18,69 +21,57 @@ Observe = Callable[[Scope, int, float], None]
 
 
 class HttpCall:
-    """Makes what the application gets as its ``send``: one object a request, one call a message.
+    """What the server tells of an answer: that it begins, that it is complete, or that it is over.
 
-    Names the request's id with the answer, unless the application gives its own; frees the
-    request's place when the answer begins, so that streams are no slow requests; and tells who
-    observes when it has ended.
+    Frees the request's place when the answer begins, so that streams are no slow requests; and
+    tells who observes when it has ended.
 
     Args:
         scope: of the request.
-        send: uvicorn's, or what stands before it.
         context: of the call.
+        came: when the request came, on ``time.perf_counter()``.
 
     Attributes:
-        came: when the request came, on ``time.perf_counter()``.
         limiter: where the request holds a place; None when it does not, or no more.
         observe: who is told of the end; None when nobody is, or has been.
         status: of the answer, 0 until it begins.
     """
 
-    __slots__ = ("_send", "came", "context", "limiter", "observe", "scope", "status")
+    __slots__ = ("came", "context", "limiter", "observe", "scope", "status")
 
-    def __init__(self, scope: Scope, send: Send, context: CallContext) -> None:
+    def __init__(self, scope: Scope, context: CallContext, came: float) -> None:
         self.scope = scope
         self.context = context
-        self.came = 0.0
+        self.came = came
         self.limiter: Limiter | None = None
         self.observe: Observe | None = None
         self.status = 0
-        self._send = send
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass on a part of the answer; not a coroutine itself, to save a frame."""
-        if message["type"] == "http.response.start":
-            status = self.status = message["status"]
-            if self.limiter is not None:
-                self._leave(ok=status < 400)
-            headers = message.get("headers", ())
-            for name, _ in headers:
-                if name == REQUEST_ID:
-                    break
-            else:
-                message["headers"] = [*headers, (REQUEST_ID, self.context.request_id.encode())]
-        elif not message.get("more_body"):
-            self._end()
-        return self._send(message)
+    def run(self, app: ASGIApp, receive: Receive, send: Send) -> Awaitable[None]:
+        """Let the application answer."""
+        return app(self.scope, receive, send)
 
-    async def run(self, app: ASGIApp, receive: Receive) -> None:
-        """Let the application answer; whatever it does, the request holds no place afterwards."""
-        try:
-            await app(self.scope, receive, self.send)
-        finally:
-            if self.limiter is not None:
-                self._leave(ok=False)
-            if self.observe is not None:
-                self._end()
+    def begin(self, status: int) -> None:
+        """Note the beginning of the answer."""
+        self.status = status
+        if self.limiter is not None:
+            self._leave(ok=status < 400)
+
+    def end(self) -> None:
+        """Tell of the end, once: the answer is complete."""
+        if self.observe is not None:
+            observe, self.observe = self.observe, None
+            observe(self.scope, self.status, time.perf_counter() - self.came)
+
+    def close(self) -> None:
+        """End what did not come to an end by itself."""
+        if self.limiter is not None:
+            self._leave(ok=False)
+        if self.observe is not None:
+            self.end()
 
     def _leave(self, *, ok: bool) -> None:
         """Free its place; latencies are compared with those of the same endpoint."""
         limiter, self.limiter = self.limiter, None
         if limiter is not None:
             limiter.release(self.came, self.scope.get("endpoint"), ok=ok)
-
-    def _end(self) -> None:
-        """Tell of the end, once."""
-        if self.observe is not None:
-            observe, self.observe = self.observe, None
-            observe(self.scope, self.status, time.perf_counter() - self.came)

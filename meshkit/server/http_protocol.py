@@ -1,21 +1,24 @@
-"""What uvicorn's parser protocol lacks: a bound on the head of a request, and its arrival."""
+"""What uvicorn's parser protocol lacks: a bound on the head of a request, and our own cycle."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meshkit.server.backlog import Backlog
-from meshkit.server.shedding.http import ARRIVED
+from meshkit.server.http_call import CYCLE
+from meshkit.server.http_cycle import Cycle
 
 MAX_HEAD = 65536  # bytes of request line and headers, as uvicorn has it with its other parser
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """HttpToolsProtocol that hangs up on an endless head and notes when a request came.
+class HttpProtocol(HttpToolsProtocol):
+    """HttpToolsProtocol that hangs up on an endless head and answers by a :class:`Cycle`.
 
     httptools collects headers for as long as they come.
     """
@@ -31,8 +34,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._backlog.accept(self._another)
 
-    def _another(self) -> BoundedProtocol:
-        return BoundedProtocol(
+    def _another(self) -> HttpProtocol:
+        return HttpProtocol(
             backlog=self._backlog,
             config=self.config,
             server_state=self.server_state,
@@ -40,19 +43,55 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol. The handlers of what was read run later, in tasks."""
+        """See asyncio.Protocol."""
         super().data_received(data)
         scope: Any = self.scope
-        if scope is None or ARRIVED in scope:
-            return  # nothing has begun, or this was a part of a body
-        if "path" in scope:
-            scope[ARRIVED] = time.perf_counter()
-        elif scope is self._head_of:
+        if scope is None or "path" in scope:
+            return  # nothing has begun, or the head is complete
+        if scope is self._head_of:
             self._head += len(data)
             if self._head > MAX_HEAD and not self.transport.is_closing():
                 self._refuse()
         else:
             self._head, self._head_of = 0, scope
+
+    def on_headers_complete(self) -> None:
+        """See httptools. As uvicorn has it, without what our server has no options for."""
+        parser = self.parser
+        scope: Any = self.scope
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        cycle = scope[CYCLE] = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        cycle.came = time.perf_counter()
+        before, self.cycle = self.cycle, cycle
+        if before is None or before.response_complete:
+            task = self.loop.create_task(cycle.run_asgi(self.app))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+        else:  # of requests in a pipeline the next one waits until this one is answered
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def _refuse(self) -> None:
         self.logger.warning("a request's head is larger than %d bytes; refused with 431", MAX_HEAD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from meshkit import propagation
@@ -17,29 +18,31 @@ log = logging.getLogger("meshkit.server")
 
 
 class TimedCall(HttpCall):
-    """An HttpCall that lasts so many seconds at most.
+    """An HttpCall that lasts until its deadline at most.
 
     Args:
         scope: of the request.
-        send: uvicorn's, or what stands before it.
         context: of the call; the end of the answer lifts its deadline.
-        seconds: left to it.
+        came: when the request came, on ``time.perf_counter()``.
         instance_id: our own.
+
+    Attributes:
+        seconds: that were left when it was made.
     """
 
-    __slots__ = ("_ended", "_expired", "_instance_id", "_seconds", "_timer")
+    __slots__ = ("_ended", "_expired", "_instance_id", "_timer", "seconds")
 
-    def __init__(
-        self, scope: Scope, send: Send, context: CallContext, seconds: float, instance_id: str
-    ) -> None:
-        super().__init__(scope, send, context)
-        self._seconds = seconds
+    def __init__(self, scope: Scope, context: CallContext, came: float, instance_id: str) -> None:
+        super().__init__(scope, context, came)
+        assert context.deadline is not None
+        context.deadline -= time.perf_counter() - came  # a busy loop takes its time
+        self.seconds = context.deadline - time.monotonic()
         self._instance_id = instance_id
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
         self._expired = False
 
-    async def run(self, app: ASGIApp, receive: Receive) -> None:
+    async def run(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         """Run the application, and cancel it when its answer is not there in time.
 
         It can clean up, or even answer, when it is cancelled. Then the caller gets a 504; when a
@@ -47,49 +50,45 @@ class TimedCall(HttpCall):
         """
         task = asyncio.current_task()
         assert task is not None
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire, task)
+        self._timer = asyncio.get_running_loop().call_later(self.seconds, self._expire, task)
         cancelling = task.cancelling()
         try:
-            await app(self.scope, receive, self.send)
+            await app(self.scope, receive, send)
         except asyncio.CancelledError:
             if not self._expired or task.cancelling() > cancelling + 1:
                 raise  # by the server, which stops
         finally:
             self._timer.cancel()
-            if self.limiter is not None:
-                self._leave(ok=False)
-            if self.observe is not None and not self._expired:
-                self._end()
         if self._expired:
             task.uncancel()
-            await self._too_late()
+            await self._too_late(send)
 
-    async def refuse(self) -> None:
+    async def refuse(self, send: Send) -> None:
         """Answer that there is no time left, without asking the application."""
-        await self._give_up("the call's deadline had passed on arrival")
+        await self._give_up(send, "the call's deadline had passed on arrival")
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Free the background tasks that follow a complete answer of its deadline."""
         self._ended = True
         self.context.end()
         if self._timer is not None:
             self._timer.cancel()
-        super()._end()
+        super().end()
 
     def _expire(self, task: asyncio.Task[Any]) -> None:
         self._expired = True
         task.cancel()
 
-    async def _too_late(self) -> None:
-        limit = f"the call's deadline of {self._seconds:.3g} s has passed"
+    async def _too_late(self, send: Send) -> None:
+        limit = f"the call's deadline of {self.seconds:.3g} s has passed"
         scope = self.scope
         if not self.status:
-            await self._give_up(limit)
+            await self._give_up(send, limit)
         elif not self._ended:
-            self._end()
+            self.end()
             log.warning("%s %s: answer broken off: %s", scope["method"], scope["path"], limit)
 
-    async def _give_up(self, why: str) -> None:
+    async def _give_up(self, send: Send, why: str) -> None:
         # Named, so that our caller can tell it from a 504 that the application gives.
         pair = (DEADLINE, self._instance_id.encode())
-        await answer(self.scope, self.send, 504, {"detail": why}, [pair])
+        await answer(self.scope, send, 504, {"detail": why}, [pair])

@@ -21,8 +21,11 @@ from websockets.asyncio.client import connect
 from meshkit import MeshService, Runtime, context, get, websocket
 from meshkit.propagation import DEADLINE, NAMES, REQUEST
 from meshkit.server.asgi import MeshApp
+from meshkit.server.bind import bind
+from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
-from meshkit.server.shedding.http import ARRIVED
+from meshkit.server.http import HttpServer
+from tests.support.connection import converse
 from tests.support.waiting import aeventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -254,10 +257,10 @@ async def test_what_is_too_late_on_arrival_never_reaches_the_handler(
 async def test_a_thread_cannot_be_cancelled_and_its_answer_is_dropped(
     http: httpx2.AsyncClient, shop: Shop
 ) -> None:
-    call = asyncio.create_task(http.get("/blocking", headers={DEADLINE: "200"}))
+    call = asyncio.create_task(http.get("/blocking", headers={DEADLINE: "1000"}))
     await noted(shop, "began")
     if isinstance(shop, Wrapped):  # the middleware's task group waits for the thread
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.2)
         shop.release.set()
     assert (await call).status_code == 504
     shop.release.set()
@@ -310,42 +313,45 @@ async def test_web_sockets_last_and_have_a_context(http: httpx2.AsyncClient) -> 
         assert await socket.recv() == '["job-7",null]'
 
 
-def handled(
-    headers: list[tuple[bytes, bytes]], **scope: Any
-) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """Return the status and headers that a small application answers behind our layer."""
-    answers: list[Any] = []
+async def small(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body"})
 
-    async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 204})
-        await send({"type": "http.response.body"})
 
-    async def send(message: Any) -> None:
-        answers.append(message)
+def handled(headers: list[tuple[bytes, bytes]], *, busy: float = 0.0) -> tuple[int, list[str]]:
+    """Return the status and the ids that a small application answers behind our layers.
 
-    async def receive() -> Any:
-        return {"type": "http.request"}
+    The loop is ``busy`` for so many seconds when the request has come.
+    """
 
-    async def request() -> None:
+    async def request() -> bytes:
         health = Health([], timeout=1, interval=60)
         health.enter(Phase.SERVING)
-        made = MeshApp(app, health, dict, baggage="*")
-        request = {"type": "http", "method": "GET", "path": "/", "headers": headers, **scope}
-        await made(request, receive, send)
+        with bind("127.0.0.1", 0) as sock:
+            server = HttpServer(MeshApp(small, health, dict, baggage="*"), sock, ())
+            server.config.load()
+            server.server_state.default_headers = DefaultHeaders()
+            make: Any = server.config.http_protocol_class
+            protocol = make(config=server.config, server_state=server.server_state, app_state={})
+            lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+            asyncio.get_running_loop().call_soon(time.sleep, busy)  # before the handler's task
+            return (await converse(protocol, b"GET / HTTP/1.1\r\n%b\r\n" % lines)).answer
 
-    asyncio.run(request())
-    return answers[0]["status"], answers[0]["headers"]
+    head = asyncio.run(request()).decode("latin-1").partition("\r\n\r\n")[0]
+    status, *lines = head.split("\r\n")
+    pairs = [line.partition(": ") for line in lines]
+    return int(status.split()[1]), [value for name, _, value in pairs if name == REQUEST]
 
 
-@pytest.mark.parametrize(("waited", "status"), [(0.0, 204), (0.5, 504)])
-def test_the_time_that_a_busy_loop_took_counts(waited: float, status: int) -> None:
-    headers = [(DEADLINE.encode(), b"400")]
-    assert handled(headers, **{ARRIVED: time.perf_counter() - waited})[0] == status
+@pytest.mark.parametrize(("busy", "status"), [(0.0, 204), (0.5, 504)])
+def test_the_time_that_a_busy_loop_took_counts(busy: float, status: int) -> None:
+    assert handled([(DEADLINE.encode(), b"400")], busy=busy)[0] == status
 
 
 names = st.sampled_from([name.encode() for name in sorted(NAMES)])
 values = st.one_of(
-    st.binary(max_size=80).filter(lambda value: not set(value) & set(b"\r\n\x00")),
+    # The parser refuses control characters.
+    st.binary(max_size=80).map(lambda value: value.translate(None, bytes([*range(32), 127]))),
     st.sampled_from([TRACEPARENT.encode(), b"a=1", b"9" * 4000, b"-1", b"\xff", b"tenant=%"]),
 )
 
@@ -353,7 +359,6 @@ values = st.one_of(
 @given(st.lists(st.tuples(names, values.map(bytes.strip)), max_size=8))
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_hostile_headers_never_break_a_request(headers: list[tuple[bytes, bytes]]) -> None:
-    status, answered = handled(headers)
+    status, ids = handled(headers)
     assert status in (204, 504)
-    ids = [value for name, value in answered if name == REQUEST.encode()]
-    assert [context.REQUEST_ID.fullmatch(each.decode()) is not None for each in ids] == [True]
+    assert [context.REQUEST_ID.fullmatch(each) is not None for each in ids] == [True]

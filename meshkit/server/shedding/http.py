@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from meshkit import identity
 from meshkit.server.answer import Scope, Send
 
-# Set by our protocol: when the request's head had been read, as time.perf_counter() tells it.
-ARRIVED = "meshkit.arrived"
 LARGE = 65536  # bytes; a larger body takes as long as the caller takes to send it
 BODIES = frozenset({"POST", "PUT", "PATCH"})
 HTTP_RESPONSE = "websocket.http.response"
