@@ -51,6 +51,18 @@ class Result:
         return self.limit is None or value <= self.limit
 
 
+class Pace:
+    """How long to do what is not counted in rounds: less with --quick."""
+
+    quick = False
+
+    def of(self, seconds: float, *, quick: float) -> float:
+        return quick if self.quick else seconds
+
+
+pace = Pace()
+
+
 def compare(
     name: str,
     ours: Sequence[float],

@@ -25,7 +25,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "examples" / "users"))
 
 from kept import FOLDER, Kept, keep, read
-from measure import BenchmarkError, now
+from measure import BenchmarkError, now, pace
 from report import DOCUMENT, machine, table, write
 
 NAMES = (
@@ -95,7 +95,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--rounds", type=int, help="pairs for each (default: its own number)")
-    parser.add_argument("--quick", action="store_true", help="a third of the rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="a third of the rounds, and shorter waits"
+    )
     parser.add_argument(
         "--write", action="store_true", help="write the page, from these and from those kept"
     )
@@ -121,8 +123,7 @@ async def measure(name: str, options: argparse.Namespace) -> Kept:
     module = importlib.import_module(name)
     full: int = module.ROUNDS
     rounds = options.rounds or (max(full // QUICK, min(full, 3)) if options.quick else full)
-    if options.quick and hasattr(module, "hurry"):
-        module.hurry()
+    pace.quick = options.quick
     began = now()
     results = await module.run(rounds)
     seconds = now() - began

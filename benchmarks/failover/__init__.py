@@ -24,15 +24,16 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 import engines
-from measure import BenchmarkError, Result, now
+from measure import BenchmarkError, Result, now, pace
 from processes import Process, running
 
 from failover.systems import System, systems
 from failover.traffic import Answered, Call, Traffic
 
 ROUNDS = 1
-SECONDS = {"before": 3.0, "until_join": 3.0, "after": 7.0}  # of traffic
-SECONDS_QUICK = {"before": 1.0, "until_join": 2.5, "after": 4.0}
+BEFORE, UNTIL_JOIN, AFTER = 3.0, 3.0, 7.0
+# With --quick a hand-written instance may join too late to be seen.
+BEFORE_QUICK, UNTIL_JOIN_QUICK, AFTER_QUICK = 1.0, 2.5, 4.0
 SETTLE = 20.0
 FAULTS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "hang": signal.SIGSTOP}
 IN_FLIGHT = 5  # 200 calls/s of 20 ms are 4, of which those on one instance may be lost
@@ -71,11 +72,6 @@ async def run(rounds: int) -> list[Result]:
     return judged(trials)
 
 
-def hurry() -> None:
-    """Make less traffic, for --quick: a hand-written instance may join too late to be seen."""
-    SECONDS.update(SECONDS_QUICK)
-
-
 def wanted(system: System, fault: str) -> bool:
     """Whether this trial is among those that were asked for."""
     words = os.environ.get("FAILOVER", "").split(",")
@@ -96,11 +92,14 @@ async def trial(system: System, fault: str) -> Trial:
         async with system.caller() as call:
             await both_answer(call)
             traffic = Traffic(call)
-            running_traffic = asyncio.create_task(traffic.run(sum(SECONDS.values())))
-            await asyncio.sleep(SECONDS["before"])
+            before = pace.of(BEFORE, quick=BEFORE_QUICK)
+            until_join = pace.of(UNTIL_JOIN, quick=UNTIL_JOIN_QUICK)
+            after = pace.of(AFTER, quick=AFTER_QUICK)
+            running_traffic = asyncio.create_task(traffic.run(before + until_join + after))
+            await asyncio.sleep(before)
             began = now()
             os.kill(first.pid, FAULTS[fault])
-            await asyncio.sleep(SECONDS["until_join"])
+            await asyncio.sleep(until_join)
             third = await join(system, stack)
             await running_traffic
         if fault == "hang":
