@@ -63,6 +63,7 @@ class KubernetesApi:
         token: that has to be sent; None takes whoever comes.
         verbs: that the Role allows.
         hung: takes requests, and answers none while it is set.
+        endless: ends no watch, whatever was asked for.
         ends_early: ends each watch at once, as a server does that stops.
         gone_by_status: says that a version is too old by the status, not by an event.
         twist: what is answered instead, whole.
@@ -74,7 +75,7 @@ class KubernetesApi:
         self.token: str | None = None
         self.verbs = {"list", "watch"}
         self.hung = asyncio.Event()
-        self.ends_early = self.gone_by_status = False
+        self.endless = self.ends_early = self.gone_by_status = False
         self.twist: bytes | None = None
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.version = 100
@@ -207,7 +208,7 @@ class KubernetesApi:
         head = ("HTTP/1.1 200 OK", "Content-Type: application/json", "Transfer-Encoding: chunked")
         writer.write("\r\n".join([*head, "", ""]).encode())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(float(params["timeoutSeconds"])):
+            async with asyncio.timeout(None if self.endless else int(params["timeoutSeconds"])):
                 while not self.ends_early:
                     if version < self._forgotten:
                         _send(writer, "ERROR", _failure(410, "Expired", "too old resource version"))

@@ -343,12 +343,15 @@ async def test_a_watch_that_does_not_end_is_noticed(
     api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As over a connection that is dead: nothing comes, and not the end that was asked for."""
-    async with open_registry(api.url) as registry, Watched(registry.watch("users")) as watched:
-        await watched.next()
-        monkeypatch.setattr(following, "WATCH", 60)
-        monkeypatch.setattr(requests, "LIMIT", -70.0)
-        with pytest.raises(RegistryUnavailable, match="did not"):
+    monkeypatch.setattr(following, "WATCH", 1)
+    monkeypatch.setattr(following, "JITTER", 0)
+    monkeypatch.setattr(requests, "LIMIT", 4.0)
+    api.endless = True
+    async with open_registry(api.url) as registry:
+        async with Watched(registry.watch("users"), patience=30) as watched:
             await watched.next()
+            with pytest.raises(RegistryUnavailable, match="did not end a watch after 5 s"):
+                await watched.next()
 
 
 GARBAGE = {
