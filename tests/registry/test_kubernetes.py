@@ -272,15 +272,14 @@ async def test_the_next_watch_goes_on_from_the_last_bookmark(
 async def test_what_is_too_old_is_listed_again(
     api: KubernetesApi, monkeypatch: pytest.MonkeyPatch, *, by_status: bool
 ) -> None:
+    """As of a quiet service in a busy cluster, which may hear of no newer version for long."""
     monkeypatch.setattr(following, "WATCH", 1)
     monkeypatch.setattr(following, "JITTER", 0)
     api.gone_by_status = by_status
     await api.put(piece("users", endpoint("users-1")))
     async with open_registry(api.url) as registry, Watched(registry.watch("users")) as watched:
         await watched.next()
-        await under_way(watched, api)
-        await api.put(piece("users", endpoint("users-2")))
-        await watched.next()
+        await under_way(watched, api, 2)
         await api.put(piece("orders", endpoint("orders-1")))
         await api.forget()
 

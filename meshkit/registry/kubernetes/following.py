@@ -31,14 +31,14 @@ class Following:
         self._selector = selector
         self._found: dict[str, Slice] = {}
         self._version = ""
-        self._moved = True  # whether the version is newer than the last list
+        self._proven = True  # whether a watch from the last list on was of use
 
     async def changes(self) -> AsyncGenerator[tuple[Slice, ...], None]:
         """Yield all slices at once, and again after each change. Raises as :class:`Api` does."""
         while True:
             listing = await self._api.read(self._selector)
             self._found = {_name(self._api, each): each for each in listing.slices}
-            self._version, self._moved = listing.version, False
+            self._version, self._proven = listing.version, False
             yield tuple(self._found.values())
             try:
                 while True:
@@ -46,7 +46,7 @@ class Following:
                         async for found in changed:
                             yield found
             except Expired:
-                if not self._moved:  # the list itself was too old: to ask again would never end
+                if not self._proven:  # the list itself was too old: to ask again would never end
                     raise
 
     async def _watch(self) -> AsyncGenerator[tuple[Slice, ...], None]:
@@ -61,6 +61,7 @@ class Following:
         lasted = time.monotonic() - started
         if lasted < seconds * SHORT:
             raise failures.ended_early(self._api.server, lasted)
+        self._proven = True
 
     def _take(self, events: Sequence[Event]) -> bool:
         """Note what has happened; return whether any slice has changed."""
@@ -76,7 +77,7 @@ class Following:
                 changed |= self._found.pop(_name(self._api, event.object), None) is not None
             elif event.kind != "BOOKMARK":
                 raise self._api.unreadable()
-            self._version, self._moved = version, True
+            self._version, self._proven = version, True
         return changed
 
 
