@@ -65,22 +65,24 @@ def configure(level: str, format: LogFormat) -> None:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def held() -> Iterator[list[logging.LogRecord]]:
     """Hold back what is logged before the settings tell its format, for `configure` to write.
 
-    When they can't be read, what the environment says of the format has to do.
+    Yields what is held, of which some may be taken out. When the settings can't be read, what the
+    environment says of the format has to do.
     """
     root = logging.getLogger()
     handler = BufferingHandler(HELD)
     root.handlers[:] = [handler]
     try:
-        yield
+        yield handler.buffer
     finally:
         if handler in root.handlers:
             named = os.environ.get("MESHKIT_LOG_FORMAT")
             configure("info", "json" if named == "json" else "text" if named == "text" else "auto")
         for record in handler.buffer:
-            root.handle(record)
+            if record.levelno >= root.level:
+                root.handle(record)
 
 
 def _log_error(message: str) -> None:

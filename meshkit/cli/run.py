@@ -62,7 +62,7 @@ def run(
     """
     from meshkit.settings import load_settings
 
-    with held():
+    with held() as lines:
         settings = load_settings(
             env_file,
             host=host,
@@ -81,6 +81,8 @@ def run(
             registration=False if no_register else None,
         )
         configure(settings.log_level, settings.log_format)
+        if settings.reload:
+            lines.clear()  # the service's own process will say them
     if settings.access_log:
         configure_access_log(settings.log_format)
     if settings.reload:

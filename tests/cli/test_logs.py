@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from meshkit import context
-from meshkit.cli.logs import NOISY, LogFormat, configure, is_json
+from meshkit.cli.logs import NOISY, LogFormat, configure, held, is_json
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +148,19 @@ def test_python_s_warnings_are_json_too(capsys: pytest.CaptureFixture[str]) -> N
     assert "DeprecationWarning: old hat" in json.loads(line)["message"]
     configure("info", "text")
     assert warnings.showwarning is not logging._showwarning  # type: ignore[attr-defined]
+
+
+def test_what_is_held_is_written_in_the_format_and_from_the_level_that_come_after_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with held():
+        logging.getLogger("meshkit").warning("early")
+        logging.getLogger("meshkit").error("bad")
+        configure("error", "json")
+    (line,) = lines(capsys)
+    assert json.loads(line)["message"] == "bad"
+    with held() as records:
+        logging.getLogger("meshkit").warning("taken out")
+        configure("info", "json")
+        records.clear()
+    assert lines(capsys) == []

@@ -52,8 +52,10 @@ def test_a_change_is_served_on_the_same_port(tmp_path: Path) -> None:
 
 def test_it_can_be_asked_for_by_a_variable(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(HELLO)
+    (tmp_path / ".env").write_text("MESHKIT_PROT=1\n")
     with running("run", folder=tmp_path, env={"MESHKIT_RELOAD": "true"}) as command:
         facts = command.ready()
+        assert command.err.count("unknown variable MESHKIT_PROT in .env:1 is ignored") == 1
         assert facts["pid"] != command.process.pid
         assert command.stop() == 0
         assert answer(facts["http"]) is None
