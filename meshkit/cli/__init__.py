@@ -27,6 +27,7 @@ COMMANDS = {
         "Ask the service that runs here whether it is ready, for HEALTHCHECK.",
     ),
     "ps": ("meshkit.cli.ps", "Show the services and instances in the registry."),
+    "explain": ("meshkit.cli.explain", "Show whom a caller of a service would call, and why."),
     "config": ("meshkit.cli.config", "Read and change values that running services follow."),
     "routes": ("meshkit.cli.routes", "Divide a service's calls among its instances, live."),
     "registrator": (
