@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import signal
 import time
@@ -16,6 +17,8 @@ from meshkit.registrator.containers import records
 from meshkit.registrator.counters import Counters
 from meshkit.registrator.options import Host, Options
 from meshkit.registrator.record import Record
+from meshkit.registrator.swarm import service_id_of
+from meshkit.registrator.template import Template
 
 Inspect = Mapping[str, Any]
 
@@ -25,7 +28,6 @@ LEAVING = 300.0
 STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
 # An exit code above stands for a signal; https://tldp.org/LDP/abs/html/exitcodes.html
 SIGNALED = 128
-SWARM_SERVICE = "com.docker.swarm.service.id"
 SHARED = "container:"
 
 log = logging.getLogger("meshkit.registrator")
@@ -64,6 +66,7 @@ class Fleet:
         self._known: dict[str, Known] = {}
         self._marked: set[str] = set()
         self._list = True
+        self._fetches = Template.of(options.tags).fetches
         self._leaving: dict[str, tuple[int, float]] = {}  # signal, and when it was sent
         self._services: dict[str, Inspect] = {}
 
@@ -176,7 +179,8 @@ class Fleet:
     async def _read_running(self, found: Inspect, known: Known) -> Known:
         peer = await self._peer_of(found)
         warnings: set[str] = set()
-        offered = records(
+        read = functools.partial(
+            records,
             found,
             self._options,
             host=self._host,
@@ -184,6 +188,8 @@ class Fleet:
             service=await self._service_of(found),
             warn=warnings.add,
         )
+        # A template that asks somebody must not keep the loop from what it has to renew.
+        offered = await asyncio.to_thread(read) if self._fetches else read()
         name = str(found["Name"]).lstrip("/")
         for warning in sorted(warnings - known.warnings):
             self._counters.errors["label"] += 1
@@ -208,12 +214,12 @@ class Fleet:
             return None
 
     async def _service_of(self, found: Inspect) -> Inspect | None:
-        container_id = ((found.get("Config") or {}).get("Labels") or {}).get(SWARM_SERVICE)
-        if not container_id:
+        service_id = service_id_of(found)
+        if not service_id:
             return None
-        if container_id not in self._services:
+        if service_id not in self._services:
             self._services = {each["ID"]: each for each in await self._docker.services()}
-        return self._services.get(container_id)
+        return self._services.get(service_id)
 
     def _is_kept(self, found: Inspect) -> bool:
         state = found["State"]
