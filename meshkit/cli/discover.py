@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from pydantic import ValidationError
-
 from meshkit.cli.no_service import nameless, no_service
-from meshkit.cli.own_settings import explain
 from meshkit.errors import ConfigError, MeshError
 from meshkit.places import place, place_of_class
+from meshkit.reasons import reason
 from meshkit.service import MeshService
 
 # Where a service is looked for when nothing names it, in a folder and in its packages.
@@ -122,7 +120,7 @@ def make(service: type[MeshService] | MeshService) -> MeshService:
     except Exception as error:
         raise ConfigError(
             f"{service.__module__}:{service.__qualname__} can't be made: "
-            f"{one_line(error)}{place(error)}"
+            f"{reason(error)}{place(error)}"
         ) from error
 
 
@@ -155,7 +153,7 @@ def import_module(name: str) -> ModuleType:
         where = f"{error.filename}:{error.lineno}"
         raise ConfigError(f"{name} can't be imported: {error.msg} ({where})") from error
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` exits
-        raise ConfigError(f"{name} can't be imported: {one_line(error)}{place(error)}") from error
+        raise ConfigError(f"{name} can't be imported: {reason(error)}{place(error)}") from error
 
 
 def likely_modules() -> Iterator[str]:
@@ -172,10 +170,3 @@ def likely_modules() -> Iterator[str]:
             for module in MODULES:
                 if (package / f"{module}.py").is_file():
                     yield f"{package.name}.{module}"
-
-
-def one_line(error: BaseException) -> str:
-    """Return the error's type and message without line breaks."""
-    if isinstance(error, ValidationError):
-        return explain(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from meshkit.errors import ConfigError, MeshError, StartError
 from meshkit.places import place
+from meshkit.reasons import reason
 from meshkit.service import MeshService
 
 log = logging.getLogger("meshkit")
@@ -35,7 +36,6 @@ async def run_hook(hook: Callable[[], Awaitable[None]], name: str, service: Mesh
         raise
     except Exception as error:
         log.debug("%s failed", name, exc_info=True)
-        reason = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
         raise StartError(
-            f"{name} of {type(service).__name__} failed: {reason}{place(error)}"
+            f"{name} of {type(service).__name__} failed: {reason(error)}{place(error)}"
         ) from error

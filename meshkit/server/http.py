@@ -16,6 +16,8 @@ from uvicorn.lifespan.on import LifespanOn
 
 from meshkit import identity
 from meshkit.errors import MissingExtraError, StartError
+from meshkit.places import place
+from meshkit.reasons import reason
 from meshkit.server.access_log import HttpAccessLog
 from meshkit.server.asgi import MeshApp
 from meshkit.server.backlog import Backlog
@@ -65,9 +67,9 @@ class DeferredLifespan(LifespanOn):
         await super().startup()
         if self.startup_failed:
             error = self._app.lifespan_error
-            reason = f"{type(error).__name__}: {error}".rstrip(": ") if error else self._message
-            reason = " ".join(reason.split()) or "no reason given"
-            raise StartError(f"the application's lifespan failed: {reason}") from error
+            why = reason(error) if error else " ".join(self._message.split()) or "no reason given"
+            where = place(error) if error else ""
+            raise StartError(f"the application's lifespan failed: {why}{where}") from error
 
     async def end(self) -> None:
         """Run the application's shutdown, if its start-up was run and had one."""

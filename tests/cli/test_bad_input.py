@@ -35,6 +35,16 @@ async def lifespan(app):
     yield
 service = MeshService.from_app(FastAPI(lifespan=lifespan), name="plain")
 """
+SETTINGS = """
+from pydantic_settings import BaseSettings
+from meshkit import MeshService
+class Settings(BaseSettings):
+    shop_size: int
+class Shop(MeshService):
+    name = "shop"
+    async def on_start(self):
+        Settings()
+"""
 # Makes a library absent for the whole process: neither imported nor found by find_spec.
 WITHOUT = """
 import sys
@@ -192,6 +202,12 @@ CASES = {
         + "    async def on_start(self):\n        raise OSError('no database\\nat all')\n",
         code=3,
         says="on_start of Hello failed: OSError: no database at all",
+    ),
+    "settings of the service's own": Case(
+        service=SETTINGS,
+        env={"SHOP_SIZE": "hunter2"},
+        code=3,
+        says="on_start of Shop failed: Settings: SHOP_SIZE should be a whole number (/",
     ),
     "failing lifespan": Case(
         service=LIFESPAN,

@@ -246,7 +246,8 @@ async def test_a_failing_lifespan_is_one_line() -> None:
 
     service = MeshService.from_app(FastAPI(lifespan=lifespan), name="plain")
     with pytest.raises(
-        StartError, match=r"^the application's lifespan failed: RuntimeError: no cache$"
+        StartError,
+        match=r"^the application's lifespan failed: RuntimeError: no cache \(\S+test_order.py:\d+\)$",
     ):
         await Runtime(service, registry=REGISTRY).start()
 

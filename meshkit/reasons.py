@@ -1,6 +1,7 @@
-"""What a service's own pydantic model has refused, in one line: above all its settings class.
+"""Why the user's code failed, in one line.
 
-pydantic's message has several lines, a link, and the value, which may be secret.
+pydantic's message has several lines, a link, and the value, which may be secret: it is said anew,
+above all for a settings class of the service's own.
 """
 
 from __future__ import annotations
@@ -10,18 +11,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from meshkit.env_file import read_env_file
 from meshkit.settings import PLAINER
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
     from pydantic_settings import BaseSettings
 
 SHOWN = 3  # problems; the next run tells the rest
 
 
+def reason(error: BaseException) -> str:
+    """Return the error's type and message, without line breaks.
+
+    Of a settings class: ``Settings: HELLO_PAGE_SIZE should be a whole number; HELLO_URL is not
+    set``.
+    """
+    if isinstance(error, ValidationError):
+        return explain(error)
+    return " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+
+
 def explain(error: ValidationError) -> str:
-    """Return ``Settings: HELLO_PAGE_SIZE should be a whole number; HELLO_URL is not set``."""
+    """Return the model's name and what it has refused."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     cls = settings_class(error.title)
     lines = [describe(cls, problem) for problem in problems[:SHOWN]]
@@ -69,7 +82,7 @@ def in_file(cls: type[BaseSettings], name: str) -> str:
 
 def settings_class(name: str) -> type[BaseSettings] | None:
     """Return the settings class of this name; None when there is none, or several."""
-    from pydantic_settings import BaseSettings
+    from pydantic_settings import BaseSettings  # noqa: PLC0415 - seldom
 
     found = [each for each in subclasses(BaseSettings) if each.__name__ == name]
     return found[0] if len(found) == 1 else None
