@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,7 +36,10 @@ PLAINER = {
     "byte_size": "a number of bytes, or one with a unit such as 64MiB",
 }
 
+HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+
 Port = Annotated[int, Field(ge=0, le=65535)]
+PublicPort = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Delay = Annotated[float, Field(ge=0, le=3600)]
 
@@ -66,7 +71,14 @@ class MeshSettings(BaseSettings):
     port: Port = Field(0, description="HTTP port, 0 for any free one")
     grpc_port: Port = Field(0, description="gRPC port, 0 for any free one")
     grpc_thread: bool = Field(False, description="serve gRPC on an event loop of its own")
-    advertise_host: str | None = Field(None, description="address that others reach us by")
+    advertise: Literal["auto", "docker"] = Field(
+        "auto", description="docker: the host's address and the ports that Docker publishes there"
+    )
+    advertise_host: str | None = Field(
+        None, description="address that others reach us by, or a network it is in"
+    )
+    advertise_port: PublicPort | None = Field(None, description="HTTP port that others call")
+    advertise_grpc_port: PublicPort | None = Field(None, description="gRPC port that others call")
     tags: Annotated[tuple[str, ...], NoDecode] = Field((), description="added to the service's own")
     zone: str = Field("", description="failure domain of this instance")
     failover: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -134,6 +146,11 @@ class MeshSettings(BaseSettings):
             return tuple(tag for tag in (part.strip() for part in value.split(",")) if tag)
         return value
 
+    @field_validator("advertise_host")
+    @classmethod
+    def _can_be_called(cls, value: str | None) -> str | None:
+        return None if value is None else read_advertised(value)
+
     @field_validator("baggage")
     @classmethod
     def _are_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -183,6 +200,24 @@ def load_settings(env_file: Path | None = None, **flags: Any) -> MeshSettings:
     except (UnicodeDecodeError, OSError) as error:
         files = f"{file.path} or pyproject.toml"
         raise ConfigError(f"{files} can't be read: {error}") from None
+
+
+def read_advertised(text: str) -> str:
+    """Return a host or a network as it is written without brackets. Raises ValueError."""
+    host = text.strip()
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if HOST_NAME.fullmatch(host) and not host.replace(".", "").isdigit():
+        return host
+    try:
+        found = ipaddress.ip_interface(host)
+    except ValueError:
+        found = None
+    if found is None or (found.ip.is_unspecified and "/" not in host):
+        raise ValueError(
+            f"an address, a name, or a network such as 10.0.0.0/8; {text!r} can't be called"
+        )
+    return host
 
 
 def _explain(error: ValidationError, flags: dict[str, Any], file: EnvFile) -> str:

@@ -63,7 +63,10 @@ def test_flags_win_over_variables_over_dotenv_over_the_project(
         ("port", "8000", 8000),
         ("grpc_port", "9000", 9000),
         ("grpc_thread", "true", True),
+        ("advertise", "docker", "docker"),
         ("advertise_host", "10.0.0.7", "10.0.0.7"),
+        ("advertise_port", "8080", 8080),
+        ("advertise_grpc_port", "9090", 9090),
         ("tags", " v1, blue ,,", ("v1", "blue")),
         ("zone", "eu-1", "eu-1"),
         ("failover", "dc2, dc3", ("dc2", "dc3")),
@@ -151,6 +154,29 @@ def test_the_platforms_port_gives_way_to_ours(monkeypatch: pytest.MonkeyPatch) -
     assert load_settings(port=0).port == 0
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("10.0.0.5", "10.0.0.5"),
+        ("[fd00::5]", "fd00::5"),
+        ("users-1.example.com", "users-1.example.com"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.1.2.3/8", "10.1.2.3/8"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_hosts_that_others_can_call(written: str, read: str) -> None:
+    assert load_settings(advertise_host=written).advertise_host == read
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["0.0.0.0", "::", "http://users", "users:8000", "10.0.0.0/33", "10.0.0.300", "eth 0", "[::1"],
+)
+def test_hosts_that_nobody_can_call(written: str) -> None:
+    assert complaint(advertise_host=written).endswith(f"{written!r} can't be called")
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().port = 1  # type: ignore[misc]
@@ -186,6 +212,13 @@ def complaint(env_file: Path | None = None, **flags: Any) -> str:
             "MESHKIT_BAGGAGE",
             "user,te nant",
             "bad value for MESHKIT_BAGGAGE: should be names without",
+        ),
+        ("MESHKIT_ADVERTISE", "podman", "bad value for MESHKIT_ADVERTISE: should be 'auto' or 'do"),
+        ("MESHKIT_ADVERTISE_PORT", "0", "bad value for MESHKIT_ADVERTISE_PORT: should be greater"),
+        (
+            "MESHKIT_ADVERTISE_HOST",
+            "10.0.0.5:8000",
+            "bad value for MESHKIT_ADVERTISE_HOST: should be an address, a name, or a network such",
         ),
         ("MESHKIT_RELOAD", "perhaps", "bad value for MESHKIT_RELOAD: should be true or false"),
         ("MESHKIT_CHECK_TIMEOUT", "2s", "bad value for MESHKIT_CHECK_TIMEOUT: should be a number"),

@@ -47,10 +47,11 @@ def run_instances(service: MeshService, settings: MeshSettings) -> int:
 
 def check_ports(settings: MeshSettings) -> None:
     """Refuse one fixed port for several processes. Raises ConfigError."""
-    for flag, port in (("--port", settings.port), ("--grpc-port", settings.grpc_port)):
-        if port:
+    for name in ("port", "grpc_port", "advertise_port", "advertise_grpc_port"):
+        if port := getattr(settings, name):
+            flag = name.replace("_", "-")
             raise ConfigError(
-                f"{flag} {port} can't be shared by {settings.instances} instances: "
+                f"--{flag} {port} can't be shared by {settings.instances} instances: "
                 f"leave it out, and each takes a free port and registers it"
             )
 

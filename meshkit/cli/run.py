@@ -30,7 +30,16 @@ def run(
         int | None, typer.Option(help="gRPC port, 0 for any free one [0].")
     ] = None,
     advertise_host: Annotated[
-        str | None, typer.Option(help="Address that others reach this service by.")
+        str | None, typer.Option(help="Address that others call, or a network it is in.")
+    ] = None,
+    advertise_port: Annotated[
+        int | None, typer.Option(help="HTTP port that others call [the one listened on].")
+    ] = None,
+    advertise_grpc_port: Annotated[
+        int | None, typer.Option(help="gRPC port that others call [the one listened on].")
+    ] = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="auto, or docker: the host's address and published ports.")
     ] = None,
     registry: Annotated[
         list[str] | None, typer.Option(help="Registry URL [local://]; may be repeated.")
@@ -69,6 +78,9 @@ def run(
             port=port,
             grpc_port=grpc_port,
             advertise_host=advertise_host,
+            advertise_port=advertise_port,
+            advertise_grpc_port=advertise_grpc_port,
+            advertise=advertise,
             registry=registry or None,
             tags=",".join(tag) if tag else None,
             zone=zone,

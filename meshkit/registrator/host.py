@@ -6,15 +6,15 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from meshkit.docker import Docker, DockerNotFound
+from meshkit.docker import Docker
 from meshkit.model import Endpoint
 from meshkit.registrator.options import Host, Options
-from meshkit.runtime.advertise import first_interface, is_loopback, route_towards
+from meshkit.runtime.advertise import is_loopback
+from meshkit.runtime.container import find_own_container
+from meshkit.runtime.interfaces import first_interface, route_towards
 
-DOCKERENV = Path("/.dockerenv")
 # Reserved for documentation: any address will do to ask the kernel for its default route.
 ANYWHERE_IPV6 = Endpoint("2001:db8::1", 9)
 
@@ -38,7 +38,7 @@ async def find_host(docker: Docker, options: Options, registry: Endpoint | None)
     node = str((info.get("Swarm") or {}).get("NodeAddr") or "")
     if node and not is_loopback(node):
         return _found(_host(name, node), "its address in the Swarm")
-    own = await _own_container(docker)
+    own = await find_own_container(docker)
     if own is not None and (own.get("HostConfig") or {}).get("NetworkMode") != "host":
         # What we see here are the container's own interfaces.
         host = Host(name=name, ipv4=_gateway(own))
@@ -54,10 +54,12 @@ async def find_host(docker: Docker, options: Options, registry: Endpoint | None)
     if towards and not is_loopback(towards):
         rule = f"the route to the registry at {registry}"
         if ":" in towards:
-            return _found(Host(name=name, ipv4=first_interface() or "", ipv6=towards), rule)
+            return _found(
+                Host(name=name, ipv4=first_interface(ipv6=False) or "", ipv6=towards), rule
+            )
         return _found(Host(name=name, ipv4=towards, ipv6=ipv6), rule)
-    if ipv4 := first_interface():
-        return _found(Host(name=name, ipv4=ipv4, ipv6=ipv6), "the first real interface")
+    if first := first_interface(ipv6=False):
+        return _found(Host(name=name, ipv4=first, ipv6=ipv6), "the first real interface")
     return _found(Host(name=name, ipv4="127.0.0.1", ipv6=ipv6), "no interface but loopback")
 
 
@@ -70,36 +72,6 @@ def _host(name: str, address: str) -> Host:
 def _found(host: Host, rule: str) -> Host:
     log.info("published ports are registered at %s (%s)", host.ipv4 or host.ipv6, rule)
     return host
-
-
-async def _own_container(docker: Docker) -> Mapping[str, Any] | None:
-    """Return the container that we run in, where we run in one of this engine's."""
-    for name in _own_names():
-        if name:
-            try:
-                return await docker.inspect(name)
-            except DockerNotFound:
-                continue
-    return None
-
-
-def _own_names() -> tuple[str, ...]:
-    """Return what our container may be called, if we run in one."""
-    return (_id_in_mounts(), socket.gethostname()) if DOCKERENV.exists() else ()
-
-
-def _id_in_mounts() -> str:
-    """Return our container's id, from where Docker has mounted its hosts file from."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        before, separator, rest = line.partition("/containers/")
-        container_id = rest.partition("/")[0]
-        if separator and len(container_id) == 64 and before:
-            return container_id
-    return ""
 
 
 def _gateway(container: Mapping[str, Any]) -> str:

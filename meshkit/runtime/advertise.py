@@ -4,22 +4,68 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from meshkit.errors import ConfigError
 from meshkit.model import Endpoint
+from meshkit.runtime.interfaces import first_interface, own_addresses, route_towards
 
-# Bridges and tunnels that containers and virtual machines add; nobody outside reaches us there.
-VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "flannel", "cali", "tun", "tap", "lo")
+if TYPE_CHECKING:
+    from meshkit.registry import Registry
+    from meshkit.settings import MeshSettings
+
+NO_PORTS: Mapping[str, int] = {}
+ADVICE = (
+    "check --host and --advertise-host, or set MESHKIT_SELF_PROBE=warn "
+    "where an address is only reachable from outside"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Advertised:
-    """A host to register, and the rule that chose it, for the log."""
+    """A host to register, and the rule that chose it, for the log.
+
+    Attributes:
+        ports: of transports that others reach by another port than the one listened on.
+        caution: what the log says behind the rule.
+        advice: what to do when we can't reach ourselves there.
+    """
 
     host: str
     rule: str
     caution: str = ""
+    ports: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    advice: str = ADVICE
+
+
+async def advertised(
+    settings: MeshSettings, listening: Mapping[str, int], registry: Registry
+) -> Advertised:
+    """Choose host and ports as the settings ask.
+
+    Args:
+        settings: of the service.
+        listening: each transport's port as set, 0 for any.
+        registry: where they will be registered.
+
+    Raises:
+        ConfigError: nobody else could reach them, or Docker does not publish them.
+        DockerError: Docker is to tell, and can't be asked.
+    """
+    # Nobody finds us through a registry that is only read.
+    peer = None if registry.read_only else registry.peer
+    given = {"http": settings.advertise_port, "grpc": settings.advertise_grpc_port}
+    ports = {name: port for name, port in given.items() if port and name in listening}
+    chosen = None
+    if settings.advertise == "docker":
+        from meshkit.runtime.published import published  # noqa: PLC0415 - few need it
+
+        chosen = await published(settings, listening, ports, peer)
+    if chosen is None:
+        chosen = choose_host(settings.host, settings.advertise_host, peer)
+        chosen = dataclasses.replace(chosen, ports=ports)
+    return reachable(chosen, peer, registry.url)
 
 
 def advertised_host(
@@ -36,20 +82,27 @@ def advertised_host(
     Raises:
         ConfigError: nobody on another machine could reach the address.
     """
-    chosen = _choose(bind_host, explicit, registry)
-    if registry is not None and is_loopback(chosen.host) and is_loopback(registry.host):
+    return reachable(choose_host(bind_host, explicit, registry), registry, registry_url)
+
+
+def reachable(chosen: Advertised, registry: Endpoint | None, registry_url: str) -> Advertised:
+    """Refuse loopback for a registry of other machines, and caution for one of this machine."""
+    if registry is None or not is_loopback(chosen.host):
+        return chosen
+    if is_loopback(registry.host):
         # Right on a laptop; behind the local agent of a cluster it would be wrong.
         caution = "; only this machine can call it, --host 0.0.0.0 opens it to others"
         return dataclasses.replace(chosen, caution=caution)
-    if registry is not None and is_loopback(chosen.host) and not is_loopback(registry.host):
-        raise ConfigError(
-            f"{chosen.host} ({chosen.rule}) can't be reached by the users of {registry_url}: "
-            "listen on --host 0.0.0.0, or name a reachable address with --advertise-host"
-        )
-    return chosen
+    raise ConfigError(
+        f"{chosen.host} ({chosen.rule}) can't be reached by the users of {registry_url}: "
+        "listen on --host 0.0.0.0, or name a reachable address with --advertise-host"
+    )
 
 
-def _choose(bind_host: str, explicit: str | None, registry: Endpoint | None) -> Advertised:
+def choose_host(bind_host: str, explicit: str | None, registry: Endpoint | None) -> Advertised:
+    """Go through the rules in order. Raises ConfigError when no address is in a given network."""
+    if explicit and "/" in explicit:
+        return Advertised(_address_in(explicit), f"our address in the network {explicit}")
     if explicit:
         return Advertised(explicit, "set explicitly")
     if not is_wildcard(bind_host):
@@ -58,11 +111,30 @@ def _choose(bind_host: str, explicit: str | None, registry: Endpoint | None) -> 
         return Advertised("127.0.0.1", "a registry of this machine")
     # The agent of a cluster is often on loopback, and the way to it says nothing about the way
     # from other machines.
-    if (host := route_towards(registry)) and not is_wildcard(host) and not is_loopback(host):
+    ipv6 = bind_host == "::"
+    if (host := route_towards(registry, ipv6=ipv6)) and _is_for_others(host):
         return Advertised(host, f"the route to the registry at {registry}")
-    if host := first_interface():
+    if host := first_interface(ipv6=ipv6):
         return Advertised(host, "the first real interface")
     return Advertised("127.0.0.1", "no interface but loopback")
+
+
+def _address_in(network: str) -> str:
+    wanted = ipaddress.ip_network(network, strict=False)
+    own = sorted((address for _, address in own_addresses()), key=lambda each: each.is_loopback)
+    found = next((each for each in own if each in wanted), None)
+    if found is None:
+        have = ", ".join(str(each) for each in own if not each.is_link_local)
+        raise ConfigError(
+            f"--advertise-host {network}: no address of this machine is in that network; "
+            f"it has {have}"
+        )
+    return str(found)
+
+
+def _is_for_others(host: str) -> bool:
+    address = ipaddress.ip_address(host)
+    return not (address.is_loopback or address.is_unspecified or address.is_link_local)
 
 
 def is_loopback(host: str) -> bool:
@@ -83,37 +155,3 @@ def reached_locally(bind_host: str) -> str:
     if not is_wildcard(bind_host):
         return bind_host
     return "::1" if bind_host == "::" else "127.0.0.1"
-
-
-def route_towards(peer: Endpoint) -> str | None:
-    """Return our address on the route to ``peer``. Connecting a UDP socket sends no packet."""
-    try:
-        found = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_DGRAM)
-        family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(address)
-            return str(probe.getsockname()[0])
-    except OSError:
-        return None
-
-
-def first_interface() -> str | None:
-    """Return the IPv4 address of the first interface that is neither loopback nor virtual."""
-    for _, name in socket.if_nameindex():
-        if not name.startswith(VIRTUAL) and (host := _ipv4_of(name)):
-            return host
-    return None
-
-
-def _ipv4_of(interface: str) -> str | None:
-    """Ask the kernel (Linux) for an interface's address: SIOCGIFADDR, netdevice(7)."""
-    import fcntl  # noqa: PLC0415 - not on every platform
-    import struct  # noqa: PLC0415
-
-    request = struct.pack("256s", interface.encode()[:15])
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            answer = fcntl.ioctl(probe.fileno(), 0x8915, request)
-    except OSError:
-        return None
-    return socket.inet_ntoa(answer[20:24])

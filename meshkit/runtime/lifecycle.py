@@ -14,7 +14,7 @@ from meshkit.client.mesh import Mesh
 from meshkit.errors import ConfigError, StartError
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
-from meshkit.runtime.advertise import Advertised, advertised_host, reached_locally
+from meshkit.runtime.advertise import Advertised, advertised, reached_locally
 from meshkit.runtime.configuration import Configuration
 from meshkit.runtime.hooks import run_hook, within
 from meshkit.runtime.identity import new_instance
@@ -142,25 +142,20 @@ class Runtime:
 
     async def _start(self) -> None:
         self._registry = open_registry(self.settings.registry)
-        advertised = self._advertised(self._registry)
+        chosen = await advertised(self.settings, self._servers.ports, self._registry)
         self._bind()
         await self._serve()
         await self._begin(self._registry)
         await self.health.check()
-        self.instance = self._new_instance(advertised)
+        self.instance = self._new_instance(chosen)
         self._servers.identify(self.instance)
-        await self._probe(self.instance)
-        log.info("advertising %s: %s%s", advertised.host, advertised.rule, advertised.caution)
+        await self._probe(self.instance, chosen.advice)
+        told = ", ".join(f"{name} {where}" for name, where in self.instance.endpoints.items())
+        log.info("advertising %s: %s%s", told, chosen.rule, chosen.caution)
         self.health.on_change(self._readiness_changed)
         self.health.enter(Phase.SERVING)
         self.health.start()
         await self._register(self.instance)
-
-    def _advertised(self, registry: Registry) -> Advertised:
-        settings = self.settings
-        # Nobody finds us through a registry that is only read.
-        peer = None if registry.read_only else registry.peer
-        return advertised_host(settings.host, settings.advertise_host, peer, registry.url)
 
     def _bind(self) -> None:
         self._observation = self._observe()
@@ -219,14 +214,15 @@ class Runtime:
             failover_share=settings.failover_share,
         )
 
-    def _new_instance(self, advertised: Advertised) -> Instance:
-        return new_instance(self.service, self.settings, self._servers.endpoints(advertised.host))
+    def _new_instance(self, chosen: Advertised) -> Instance:
+        endpoints = self._servers.endpoints(chosen.host, chosen.ports)
+        return new_instance(self.service, self.settings, endpoints)
 
-    async def _probe(self, instance: Instance) -> None:
+    async def _probe(self, instance: Instance, advice: str) -> None:
         if self.settings.self_probe == "off":
             return
         try:
-            await probe(instance)
+            await probe(instance, advice=advice)
         except StartError as error:
             if self.settings.self_probe == "require":
                 raise

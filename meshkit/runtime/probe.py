@@ -8,13 +8,20 @@ import contextlib
 from meshkit import identity
 from meshkit.errors import StartError
 from meshkit.model import Endpoint, Instance
+from meshkit.runtime.advertise import ADVICE
 from meshkit.server.asgi import LIVE
 
-LIMIT = 2.0
+LIMIT = 5.0
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+DIRECT = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
 
 
-async def probe(instance: Instance) -> None:
+async def probe(instance: Instance, *, advice: str = ADVICE) -> None:
     """Check that the advertised endpoints reach this very instance.
+
+    Args:
+        instance: with the endpoints.
+        advice: what to do if nobody answers.
 
     Raises:
         StartError: nobody answers there, or somebody else does.
@@ -24,22 +31,25 @@ async def probe(instance: Instance) -> None:
             async with asyncio.timeout(LIMIT):
                 answered_by = await _ask(transport, endpoint)
         except TimeoutError:
-            raise _unreachable(transport, endpoint, f"no answer within {LIMIT:g} s") from None
+            reason = f"no answer within {LIMIT:g} s"
+            raise _unreachable(transport, endpoint, reason, advice) from None
         except OSError as error:
-            raise _unreachable(transport, endpoint, error.strerror or str(error)) from None
-        if transport == "http" and answered_by != instance.id:
+            reason = error.strerror or str(error)
+            raise _unreachable(transport, endpoint, reason, advice) from None
+        if answered_by != instance.id:
             raise StartError(
-                f"the advertised address {endpoint} is answered by somebody else "
-                f"({answered_by or 'without an identity'}): check --advertise-host"
+                f"the advertised {transport} address {endpoint} is answered by somebody else "
+                f"({answered_by or 'without an identity'}): check the --advertise options"
             )
 
 
 async def _ask(transport: str, endpoint: Endpoint) -> str:
-    """Connect, and over HTTP return the instance id of whoever answers."""
+    """Return the instance id of whoever answers."""
+    # By gRPC too, whose own errors say less about a connection.
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
     try:
         if transport != "http":
-            return ""
+            return await _ask_grpc(endpoint)
         request = f"GET {LIVE} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         return _instance_id(await reader.read(16384))
@@ -47,6 +57,17 @@ async def _ask(transport: str, endpoint: Endpoint) -> str:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+async def _ask_grpc(endpoint: Endpoint) -> str:
+    import grpc.aio  # noqa: PLC0415 - HTTP alone needs no gRPC
+
+    async with grpc.aio.insecure_channel(f"dns:///{endpoint}", options=DIRECT) as channel:
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_CHECK)
+        call = check(b"")  # about the whole server
+        # Whatever it says of its health, and also when it does not speak gRPC.
+        metadata = dict(await call.trailing_metadata() or ())
+        return str(metadata.get(identity.INSTANCE, ""))
 
 
 def _instance_id(answer: bytes) -> str:
@@ -58,9 +79,8 @@ def _instance_id(answer: bytes) -> str:
     return ""
 
 
-def _unreachable(transport: str, endpoint: Endpoint, reason: str) -> StartError:
+def _unreachable(transport: str, endpoint: Endpoint, reason: str, advice: str) -> StartError:
     return StartError(
         f"this service can't reach itself at {endpoint}, the {transport} address that others "
-        f"would be given ({reason}): check --host and --advertise-host, or set "
-        "MESHKIT_SELF_PROBE=warn where an address is only reachable from outside"
+        f"would be given ({reason}): {advice}"
     )

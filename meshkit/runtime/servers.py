@@ -6,12 +6,13 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from meshkit.client.explanation import Explanation
 from meshkit.client.mesh import Mesh
 from meshkit.model import Endpoint, Instance
+from meshkit.runtime.advertise import NO_PORTS
 from meshkit.runtime.observation import Observation
 from meshkit.server.asgi import MeshApp
 from meshkit.server.bind import bind
@@ -54,6 +55,16 @@ class Servers:
     def routes(self) -> Sequence[Any]:
         """The application's routes; none when HTTP is not served."""
         return self._service.app.routes if serves_http(self._service) else ()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The port that each transport is to listen on, 0 for any; also before :meth:`bind`."""
+        found = {}
+        if serves_http(self._service):
+            found["http"] = self._settings.port
+        if servicers(type(self._service)):
+            found["grpc"] = self._settings.grpc_port
+        return found
 
     @property
     def other_loop(self) -> asyncio.AbstractEventLoop | None:
@@ -157,11 +168,16 @@ class Servers:
         if self._thread is not None:
             self._thread.trace_clients(telemetry)
 
-    def endpoints(self, host: str) -> dict[str, Endpoint]:
-        """Return where each transport is reached, by its name."""
+    def endpoints(self, host: str, ports: Mapping[str, int] = NO_PORTS) -> dict[str, Endpoint]:
+        """Return where each transport is reached, by its name.
+
+        Args:
+            host: of all.
+            ports: of those that are reached by another port than they listen on.
+        """
         found = {"http": self.http, "grpc": self.grpc}
         return {
-            name: Endpoint(host, server.port)
+            name: Endpoint(host, ports.get(name, server.port))
             for name, server in found.items()
             if server is not None
         }

@@ -190,6 +190,22 @@ CASES = {
         code=1,
         says="--port 8000 can't be shared by 2 instances: leave it out",
     ),
+    "one public port for several instances": Case(
+        arguments=("run", "--instances", "2", "--advertise-grpc-port", "9000"),
+        code=1,
+        says="--advertise-grpc-port 9000 can't be shared by 2 instances: leave it out",
+    ),
+    "a network of somebody else": Case(
+        arguments=("run", "--advertise-host", "198.51.100.0/24"),
+        code=1,
+        says="--advertise-host 198.51.100.0/24: no address of this machine is in that network",
+    ),
+    "published by a Docker that is not there": Case(
+        arguments=("run", "--advertise", "docker"),
+        env={"DOCKER_HOST": "unix:///none/docker.sock"},
+        code=4,
+        says="Docker at /none/docker.sock can't be reached: there is no such socket; start Docker",
+    ),
     "a required value that nobody has set": Case(
         service="from meshkit import MeshService, live_config\nfrom pydantic import BaseModel\n"
         "class Needs(BaseModel):\n    url: str\n"

@@ -1,15 +1,22 @@
 """Which address others are told, and that a wrong one is caught."""
 
 import asyncio
+import contextlib
+import ipaddress
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meshkit import ConfigError, Endpoint, Instance, MeshService, Runtime, StartError, get
 from meshkit.registry.memory import store
-from meshkit.runtime.advertise import advertised_host, first_interface, is_loopback, route_towards
+from meshkit.runtime.advertise import advertised_host, is_loopback
 from meshkit.runtime.identity import new_instance_id
+from meshkit.runtime.interfaces import first_interface, own_addresses, route_towards
 from meshkit.runtime.probe import probe
+from tests.protos import echo_pb2_grpc
+from tests.servers.ports import free_ports
 
 REMOTE = Endpoint("192.0.2.1", 8500)  # TEST-NET-1, RFC 5737: nothing is sent there
 NEAR = Endpoint("127.0.0.1", 8500)
@@ -60,6 +67,38 @@ def test_the_first_real_interface_is_not_loopback() -> None:
         assert not is_loopback(host)
 
 
+def test_an_address_within_a_given_network() -> None:
+    chosen = advertised_host("0.0.0.0", "127.0.0.0/8", None, "local://")
+    assert (chosen.host, chosen.rule) == ("127.0.0.1", "our address in the network 127.0.0.0/8")
+    # Whatever is not loopback comes first.
+    assert advertised_host("0.0.0.0", "0.0.0.0/0", None, "").host == first_interface(ipv6=False)
+    with pytest.raises(ConfigError, match=r"198\.51\.100\.0/24: no address of this machine is in"):
+        advertised_host("0.0.0.0", "198.51.100.0/24", REMOTE, "consul://192.0.2.1:8500")
+
+
+def test_who_listens_on_ipv4_alone_advertises_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Endpoint("registry", 8500)
+    real = socket.getaddrinfo
+
+    def resolve(host: str, port: int, family: int = 0, kind: int = 0) -> object:
+        found = [*real("::1", port, type=kind), *real("127.0.0.1", port, type=kind)]
+        return [each for each in found if family in (0, each[0])]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert route_towards(both) == "::1"
+    assert route_towards(both, ipv6=False) == "127.0.0.1"
+
+
+def test_own_addresses_are_those_of_both_families() -> None:
+    found = own_addresses()
+    assert ("lo", ipaddress.ip_address("127.0.0.1")) in found
+    versions = [address.version for _, address in found]
+    assert versions == sorted(versions)
+    lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    told = {ipaddress.IPv6Address(bytes.fromhex(line.split()[0])) for line in lines}
+    assert {address for _, address in found if address.version == 6} <= told
+
+
 def test_ids_are_dns_labels_unique_per_start() -> None:
     ids = {new_instance_id("a" * 63, "Some.Host_Name.example.com", 54321) for _ in range(100)}
     assert len(ids) == 100
@@ -97,6 +136,71 @@ async def test_a_service_that_can_not_reach_itself_does_not_register() -> None:
         assert runtime.http_url.startswith("http://127.0.0.2:")
 
 
+async def forward(listening: Endpoint) -> asyncio.Server:
+    """Stand before a service, as a published port does."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection(listening.host, listening.port)
+        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+class Both(Plain, echo_pb2_grpc.EchoServicer):
+    name = "both"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_other_ports_are_advertised_for_each_transport(host: str) -> None:
+    http, grpc = free_ports(2)
+    before = await forward(Endpoint(host, http)), await forward(Endpoint(host, grpc))
+    public = [each.sockets[0].getsockname()[1] for each in before]
+    async with Runtime(
+        Both(),
+        registry="memory://ports",
+        host=host,
+        port=http,
+        grpc_port=grpc,
+        advertise_host="127.0.0.1",
+        advertise_port=public[0],
+        advertise_grpc_port=public[1],
+    ) as runtime:
+        assert runtime.http_url == f"http://127.0.0.1:{public[0]}"
+        assert runtime.grpc_target == f"127.0.0.1:{public[1]}"
+        assert runtime.listening == {"http": Endpoint(host, http), "grpc": Endpoint(host, grpc)}
+    for each in before:
+        each.close()
+
+
+@pytest.mark.parametrize("crossed", [{"advertise_grpc_port": 0}, {"advertise_port": 1}])
+async def test_ports_of_somebody_else_are_refused(crossed: dict[str, int]) -> None:
+    async with Runtime(Both(), registry="memory://crossed") as other:
+        assert other.instance
+        ports = [endpoint.port for endpoint in other.instance.endpoints.values()]
+        overrides: dict[str, Any] = {name: ports[which] for name, which in crossed.items()}
+        with pytest.raises(StartError, match=r"is answered by somebody else \(without an identity"):
+            await Runtime(Both(), registry="memory://crossed", **overrides).start()
+        with pytest.raises(StartError, match=rf"answered by somebody else \({other.instance.id}\)"):
+            await Runtime(Both(), registry="memory://crossed", advertise_grpc_port=ports[1]).start()
+
+
+async def test_listening_on_every_address_includes_ipv6() -> None:
+    async with (
+        Runtime(Both(), registry="memory://six", host="::", advertise_host="::1") as runtime,
+        asyncio.timeout(30),
+    ):
+        assert runtime.instance
+        assert {each.host for each in runtime.instance.endpoints.values()} == {"::1"}
+        for endpoint in runtime.instance.endpoints.values():  # and IPv4, on the same sockets
+            (await asyncio.open_connection("127.0.0.1", endpoint.port))[1].close()
+
+
 async def test_a_silent_address_is_given_up() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -104,6 +208,6 @@ async def test_a_silent_address_is_given_up() -> None:
         instance = Instance(
             id="x", service="x", endpoints={"http": Endpoint("127.0.0.1", silent.getsockname()[1])}
         )
-        async with asyncio.timeout(10):
-            with pytest.raises(StartError, match="no answer within 2 s"):
+        async with asyncio.timeout(30):
+            with pytest.raises(StartError, match="no answer within 5 s"):
                 await probe(instance)

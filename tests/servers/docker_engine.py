@@ -44,6 +44,10 @@ class DockerEngine:
         """Start a container in the background and return its id. ``arguments``: of docker run."""
         return self("run", "--detach", "--name", self._own("container", name), *arguments)
 
+    def create(self, name: str, *arguments: str) -> str:
+        """The same without starting it, so that it may be connected to more networks."""
+        return self("create", "--name", self._own("container", name), *arguments)
+
     def network(self, name: str, *options: str) -> str:
         """Make a network and return its name."""
         network = self._own("network", name)
