@@ -245,10 +245,8 @@ async def test_a_failing_lifespan_is_one_line() -> None:
         yield
 
     service = MeshService.from_app(FastAPI(lifespan=lifespan), name="plain")
-    with pytest.raises(
-        StartError,
-        match=r"^the application's lifespan failed: RuntimeError: no cache \(\S+test_order.py:\d+\)$",
-    ):
+    words = r"^the application's lifespan failed: RuntimeError: no cache \(\S+test_order.py:\d+\)$"
+    with pytest.raises(StartError, match=words):
         await Runtime(service, registry=REGISTRY).start()
 
 
