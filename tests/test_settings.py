@@ -268,7 +268,7 @@ def test_lines_of_an_env_file_that_say_nothing_are_told_once(
     with caplog.at_level(logging.WARNING):
         dotenv_values(folder / ".env")  # as the settings of a service of their own do
     assert not caplog.records
-    (folder / "their.env").write_text("\n\n\n\nA='b\n")
+    (folder / "their.env").write_text("A=1\n" * 41 + "A='b\n")
     with caplog.at_level(logging.WARNING):
         dotenv_values(folder / "their.env")  # whose lines we have not looked at
     assert caplog.records
