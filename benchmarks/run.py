@@ -56,17 +56,14 @@ SERVERS = {"TEST_CONSUL", "TEST_ETCD", "TEST_ZOOKEEPER", "TEST_SERVERS"}
 def main() -> int:
     options = arguments()
     forget_settings()
-    measured, failed = [], []
+    measured: list[Kept] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="meshkit-bench-state-") as folder:
         os.environ["MESHKIT_STATE_DIR"] = folder
-        for name in options.names or NAMES:
-            try:
-                measured.append(uvloop.run(measure(name, options)))
-            except BenchmarkError as error:
-                failed.append(name)
-                print(f"benchmarks: error: {name}: {error}", file=sys.stderr)
-            except (KeyboardInterrupt, asyncio.CancelledError):
-                return 130
+        try:
+            uvloop.run(measure_all(options, measured, failed))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            return 130
     results = [result for each in measured for result in each.results]
     if results:
         print(table(results))
@@ -113,12 +110,22 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-async def measure(name: str, options: argparse.Namespace) -> Kept:
-    """Run one benchmark and keep what it finds."""
+async def measure_all(options: argparse.Namespace, measured: list[Kept], failed: list[str]) -> None:
+    """Run them in turn; append what they find, and who could not be measured, as it comes."""
     task = asyncio.current_task()
     assert task is not None
     # As Ctrl-C does, so that the processes we started end with us.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for name in options.names or NAMES:
+        try:
+            measured.append(await measure(name, options))
+        except BenchmarkError as error:
+            failed.append(name)
+            print(f"\nbenchmarks: error: {name}: {error}", file=sys.stderr)
+
+
+async def measure(name: str, options: argparse.Namespace) -> Kept:
+    """Run one benchmark and keep what it finds."""
     print(f"{name} ...", end="", file=sys.stderr, flush=True)
     module = importlib.import_module(name)
     full: int = module.ROUNDS
