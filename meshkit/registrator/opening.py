@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
+from importlib.metadata import entry_points
 from typing import Any
 
 from meshkit.errors import RegistryUrlError
 from meshkit.model import Endpoint
 from meshkit.registrator.backends.base import Opener
 from meshkit.registrator.options import Options
-from meshkit.registry.url import RegistryUrl
+from meshkit.registry.url import BUILT_IN, ENTRY_POINTS, RegistryUrl
 
-# Which module opens which schemes; imported on use.
+# Which function opens which schemes; imported on use.
 BACKENDS = {
-    "consul": "consul_opening:open_services",
-    "consul+tls": "consul_opening:open_services",
-    "consul+unix": "consul_opening:open_services",
+    **dict.fromkeys(("consul", "consul+tls", "consul+unix"), "consul_opening:open_services"),
+    **dict.fromkeys(("consulkv", "consulkv+tls", "consulkv+unix"), "consul_opening:open_keys"),
+    **dict.fromkeys(("etcdkv", "etcdkv+tls"), "etcd:open_keys"),
+    **dict.fromkeys(("skydns2", "skydns2+tls"), "etcd:open_skydns"),
+    **dict.fromkeys(("zookeeperkv", "zookeeperkv+tls"), "zookeeper_opening:open_nodes"),
 }
+INSTANCES = "instances:open_instances"
 # As Registrator calls them.
 OLD_NAMES = {
     "consul-tls": "consul+tls",
     "consul-unix": "consul+unix",
-    "consulkv-unix": "consulkv+unix",
     "consulkv-tls": "consulkv+tls",
+    "consulkv-unix": "consulkv+unix",
 }
+# ``etcd://...?layout=registrator`` is ``etcdkv://...``
+LAYOUT = "layout"
+LAYOUTS = ("consul", "etcd", "zookeeper")
 PACKAGE = "meshkit.registrator.backends"
 
 
@@ -36,7 +44,7 @@ def find_backend(url: RegistryUrl, options: Options) -> Opener:
         MissingExtraError: the engine needs an optional dependency that is not installed.
         ConfigError: the options can't be had there.
     """
-    module, _, name = BACKENDS[url.scheme].partition(":")
+    module, _, name = BACKENDS.get(url.scheme, INSTANCES).partition(":")
     find: Any = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
     opener: Opener = find(url, options)
     return opener
@@ -46,15 +54,31 @@ def parse(text: str) -> RegistryUrl:
     """Read the URL; Registrator's schemes become ours. Raises RegistryUrlError."""
     scheme, separator, rest = text.partition("://")
     known = OLD_NAMES.get(scheme.lower(), scheme)
-    url = RegistryUrl.parse(f"{known}{separator}{rest}")
-    if url.scheme not in BACKENDS:
-        near = difflib.get_close_matches(url.scheme, [*BACKENDS, *OLD_NAMES], n=1)
+    url = _laid_out(RegistryUrl.parse(f"{known}{separator}{rest}"))
+    schemes = {*BACKENDS, *BUILT_IN, *(each.name for each in entry_points(group=ENTRY_POINTS))}
+    if url.scheme not in schemes:
+        near = difflib.get_close_matches(url.scheme, [*schemes, *OLD_NAMES], n=1)
         hint = f"; did you mean {near[0]}://?" if near else ""
         raise RegistryUrlError(
-            f"unknown registry scheme '{url.scheme}://' in {url.text!r}; the registrator knows "
-            f"{', '.join(f'{each}://' for each in sorted(BACKENDS))}{hint}"
+            f"unknown registry scheme '{url.scheme}://' in {url.text!r}; known: "
+            f"{', '.join(f'{each}://' for each in sorted(schemes))}{hint}"
         )
     return url
+
+
+def _laid_out(url: RegistryUrl) -> RegistryUrl:
+    """Return the URL without ``layout=``, which is another scheme. Raises RegistryUrlError."""
+    layout = url.params.get(LAYOUT, "meshkit")
+    family, plus, rest = url.scheme.partition("+")
+    params = {name: value for name, value in url.params.items() if name != LAYOUT}
+    if layout == "meshkit":
+        return dataclasses.replace(url, params=params)
+    if layout != "registrator" or family not in LAYOUTS:
+        raise url.error(
+            f"layout={layout} is not known there; layout=registrator is, of "
+            f"{', '.join(f'{each}://' for each in LAYOUTS)}"
+        )
+    return dataclasses.replace(url, scheme=f"{family}kv{plus}{rest}", params=params)
 
 
 def peer_of(url: RegistryUrl) -> Endpoint | None:

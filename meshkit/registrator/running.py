@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from meshkit.docker import Docker
 from meshkit.errors import ConfigError, RegistryError
@@ -52,7 +53,23 @@ class Task:
 
 def run(task: Task, show: Callable[[str], None]) -> None:
     """Do it; what a dry run finds is given to ``show``. Raises MeshError."""
-    asyncio.run(_run(task, show))
+    asyncio.run(_until_told(_run(task, show)))
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until SIGTERM or SIGINT; a second one ends the process at once."""
+    loop, doing = asyncio.get_running_loop(), asyncio.create_task(work)
+
+    def stop(number: signal.Signals) -> None:
+        log.info("%s: stopping", number.name)
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)
+        doing.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    with contextlib.suppress(asyncio.CancelledError):
+        await doing
 
 
 async def _run(task: Task, show: Callable[[str], None]) -> None:
@@ -62,12 +79,7 @@ async def _run(task: Task, show: Callable[[str], None]) -> None:
     async with Docker() as docker:
         host = await find_host(docker, task.options, peer_of(url))
         async with open_backend(host.name) as backend:
-            if (task.once or task.withdraw) and not backend.lasting and not task.dry_run:
-                flag = "--once" if task.once else "--withdraw"
-                raise ConfigError(
-                    f"{flag} makes no sense with {backend.url}: entries there end with the "
-                    "registrator"
-                )
+            _check(task, backend)
             registrator = Registrator(docker, backend, task.options, host, counters)
             if task.dry_run:
                 show(render(await registrator.plan(), backend, as_json=task.as_json))
@@ -81,25 +93,22 @@ async def _run(task: Task, show: Callable[[str], None]) -> None:
                     host.name,
                 )
                 async with serving(task.page_host, task.ports, counters, task.options):
-                    await _until_told(registrator)
-                await _leave(task, registrator, backend)
+                    try:
+                        await registrator.run()
+                    except asyncio.CancelledError:
+                        await _leave(task, registrator, backend)
+                        raise
 
 
-async def _until_told(registrator: Registrator) -> None:
-    """Run until SIGTERM or SIGINT; a second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-    work = asyncio.create_task(registrator.run())
-
-    def stop(number: signal.Signals) -> None:
-        log.info("%s: stopping", number.name)
-        loop.remove_signal_handler(signal.SIGTERM)
-        loop.remove_signal_handler(signal.SIGINT)
-        work.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+def _check(task: Task, backend: Backend) -> None:
+    """Say what does not go together. Raises ConfigError."""
+    if (task.once or task.withdraw) and not backend.lasting and not task.dry_run:
+        flag = "--once" if task.once else "--withdraw"
+        raise ConfigError(
+            f"{flag} makes no sense with {backend.url}: entries there end with the registrator"
+        )
+    if task.options.ttl is not None and not backend.expires:
+        log.warning("-ttl has no effect: %s has a way of its own to end entries", backend.url)
 
 
 async def _leave(task: Task, registrator: Registrator, backend: Backend) -> None:

@@ -45,6 +45,8 @@ class Backend(abc.ABC):
     runs_checks: bool = False
     #: whether entries stay when the registrator ends
     lasting: bool = True
+    #: whether entries expire after the time that was asked for (``-ttl``)
+    expires: bool = False
     #: seconds between two calls of :meth:`renew`
     renewal: float = AUDIT
 
