@@ -1,7 +1,8 @@
 """The registrator's own health and metrics, over HTTP.
 
 ``/health`` answers 200 while Docker and the registry are known to agree, else 503, with the facts;
-``/metrics`` is for Prometheus.
+``/metrics`` is for Prometheus. Where we run the checks, a service with CHECK_TTL says here that it
+is well, by the same request that Consul's agent takes.
 """
 
 from __future__ import annotations
@@ -9,67 +10,90 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
+from urllib.parse import unquote
 
 from meshkit.errors import BindError
+from meshkit.registrator.checks import Checks
 from meshkit.registrator.counters import Counters
 from meshkit.registrator.options import Options
 
 LIMIT = 5.0
 HEAD_LIMIT = 16384
+PLAIN = "text/plain"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
+# As https://developer.hashicorp.com/consul/api-docs/agent/check#ttl-check-pass has it.
+HEARTBEAT = re.compile(r"/v1/agent/check/(pass|warn|fail)/service:([^/]+)")
 # A round that is overdue by as much as this is a loop that hangs.
 OVERDUE = 3.0
 
 
-@contextlib.asynccontextmanager
-async def serving(
-    host: str, ports: Sequence[int], counters: Counters, options: Options
-) -> AsyncIterator[None]:
-    """Serve both pages on each of the ports within the block. Raises BindError."""
+class Page:
+    """Answers what is asked for by HTTP.
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Args:
+        counters: what is shown.
+        options: tell when a comparison is overdue.
+        checks: whom services tell that they are well, by the path that Consul has for it.
+    """
+
+    def __init__(self, counters: Counters, options: Options, checks: Checks | None = None) -> None:
+        self._counters = counters
+        self._options = options
+        self._checks = checks
+
+    @contextlib.asynccontextmanager
+    async def serving(self, host: str, ports: Sequence[int]) -> AsyncIterator[None]:
+        """Serve on each of the ports within the block. Raises BindError."""
+        async with contextlib.AsyncExitStack() as stack:
+            for port in ports:
+                try:
+                    server = await asyncio.start_server(self._handle, host, port, limit=HEAD_LIMIT)
+                except OSError as error:
+                    raise BindError(
+                        f"health and metrics can't be served on port {port}: {error.strerror}"
+                    ) from None
+                await stack.enter_async_context(server)
+            yield
+
+    def answer(self, request: str) -> bytes:
+        """Return the whole answer to a request line."""
+        method, _, rest = request.partition(" ")
+        status, kind, body = self._answer(method, rest.partition(" ")[0].partition("?")[0])
+        content = body.encode()
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        return head.encode() + (content if method != "HEAD" else b"")
+
+    def _answer(self, method: str, path: str) -> tuple[str, str, str]:
+        if found := HEARTBEAT.fullmatch(path):
+            if method != "PUT":
+                return "405 Method Not Allowed", PLAIN, "PUT only\n"
+            record_id, well = unquote(found[2]), found[1] != "fail"
+            if self._checks is None or not self._checks.hear(record_id, well=well):
+                return "404 Not Found", PLAIN, f"{record_id} has no TTL check here\n"
+            return "200 OK", PLAIN, ""
+        if method not in ("GET", "HEAD"):
+            return "405 Method Not Allowed", PLAIN, "GET only\n"
+        if path in ("/health", "/health/ready", "/health/live"):
+            well = path == "/health/live" or is_well(self._counters, self._options)
+            status = "200 OK" if well else "503 Service Unavailable"
+            return status, "application/json", json.dumps(facts(self._counters, self._options))
+        if path == "/metrics":
+            return "200 OK", TEXT, metrics(self._counters)
+        return "404 Not Found", PLAIN, "/health or /metrics\n"
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.LimitOverrunError, EOFError):
             async with asyncio.timeout(LIMIT):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(
-                    answer(head.partition(b"\r\n")[0].decode("latin-1"), counters, options)
-                )
+                request = head.partition(b"\r\n")[0].decode("latin-1")
+                writer.write(self.answer(request))
                 await writer.drain()
         writer.close()
-
-    async with contextlib.AsyncExitStack() as stack:
-        for port in ports:
-            try:
-                server = await asyncio.start_server(handle, host, port, limit=HEAD_LIMIT)
-            except OSError as error:
-                raise BindError(
-                    f"health and metrics can't be served on port {port}: {error.strerror}"
-                ) from None
-            await stack.enter_async_context(server)
-        yield
-
-
-def answer(request: str, counters: Counters, options: Options) -> bytes:
-    """Return the whole answer to a request line."""
-    method, _, rest = request.partition(" ")
-    path = rest.partition(" ")[0].partition("?")[0]
-    if method not in ("GET", "HEAD"):
-        status, kind, body = "405 Method Not Allowed", "text/plain", "GET only\n"
-    elif path in ("/health", "/health/ready", "/health/live"):
-        well = path == "/health/live" or is_well(counters, options)
-        status = "200 OK" if well else "503 Service Unavailable"
-        kind, body = "application/json", json.dumps(facts(counters, options))
-    elif path == "/metrics":
-        status, kind, body = "200 OK", TEXT, metrics(counters)
-    else:
-        status, kind, body = "404 Not Found", "text/plain", "/health or /metrics\n"
-    content = body.encode()
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    return head.encode() + (content if method != "HEAD" else b"")
 
 
 def is_well(counters: Counters, options: Options) -> bool:

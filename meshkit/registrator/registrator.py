@@ -12,6 +12,7 @@ from meshkit.docker import Docker, DockerError
 from meshkit.errors import MeshError, RegistryError
 from meshkit.registrator.backends import Backend
 from meshkit.registrator.backends.base import AUDIT
+from meshkit.registrator.checks import Checks
 from meshkit.registrator.counters import Counters
 from meshkit.registrator.events import Follower
 from meshkit.registrator.fleet import Fleet
@@ -33,10 +34,21 @@ class Registrator:
         options: what the user asked for.
         host: the engine's machine.
         counters: filled as things happen.
+        hears: whether services can tell us that they are well; see :class:`.checks.Checks`.
+
+    Attributes:
+        checks: that we run, because the registry runs none; else None.
     """
 
     def __init__(
-        self, docker: Docker, backend: Backend, options: Options, host: Host, counters: Counters
+        self,
+        docker: Docker,
+        backend: Backend,
+        options: Options,
+        host: Host,
+        counters: Counters,
+        *,
+        hears: bool = False,
     ) -> None:
         self._docker = docker
         self._backend = backend
@@ -45,6 +57,7 @@ class Registrator:
         self._awake = asyncio.Event()
         self._fleet = Fleet(docker, options, host, counters)
         self._reconciler = Reconciler(backend, counters)
+        self.checks = None if backend.runs_checks else Checks(self._awake.set, hears=hears)
 
     async def run(self) -> None:
         """Go on until cancelled.
@@ -64,26 +77,41 @@ class Registrator:
                 group.create_task(self._work())
         except* MeshError as errors:
             raise errors.exceptions[0] from None
+        finally:
+            if self.checks is not None:
+                await self.checks.aclose()
 
     async def once(self) -> None:
         """Make the registry right once. Raises DockerError or RegistryError."""
-        await self._fleet.refresh()
-        errors = await self._reconciler.apply(self._desired())
+        errors = await self._reconciler.apply(await self._look())
         if errors:
             raise errors[0]
 
     async def plan(self) -> Plan:
         """Return what :meth:`once` would do. Raises DockerError or RegistryError."""
-        await self._fleet.refresh()
-        return await self._reconciler.plan(self._desired())
+        return await self._reconciler.plan(await self._look())
 
     async def withdraw(self) -> None:
         """Remove all that is ours. Raises RegistryError."""
         await self._reconciler.apply(Desired())
 
+    async def _look(self) -> Desired:
+        """Return what the registry shall show, after one look at everything."""
+        await self._fleet.refresh()
+        if self.checks is None:
+            return self._desired()
+        async with contextlib.aclosing(self.checks):
+            await self.checks.decide(self._fleet.records)
+            return self._desired()
+
     def _desired(self) -> Desired:
         fleet = self._fleet
-        return Desired(records=fleet.records, kept=fleet.kept, complete=fleet.complete)
+        records, undecided = fleet.records, frozenset[str]()
+        if self.checks is not None:
+            records, undecided = self.checks.judge(records)
+        return Desired(
+            records=records, undecided=undecided, kept=fleet.kept, complete=fleet.complete
+        )
 
     async def _reach(self) -> None:
         """Wait for the registry, for as many attempts as there may be."""

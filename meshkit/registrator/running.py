@@ -17,7 +17,7 @@ from meshkit.registrator.counters import Counters
 from meshkit.registrator.host import find_host
 from meshkit.registrator.opening import find_backend, parse, peer_of
 from meshkit.registrator.options import Options
-from meshkit.registrator.page import serving
+from meshkit.registrator.page import Page
 from meshkit.registrator.registrator import Registrator
 from meshkit.registrator.show import render
 
@@ -80,7 +80,9 @@ async def _run(task: Task, show: Callable[[str], None]) -> None:
         host = await find_host(docker, task.options, peer_of(url))
         async with open_backend(host.name) as backend:
             _check(task, backend)
-            registrator = Registrator(docker, backend, task.options, host, counters)
+            registrator = Registrator(
+                docker, backend, task.options, host, counters, hears=bool(task.ports)
+            )
             if task.dry_run:
                 show(render(await registrator.plan(), backend, as_json=task.as_json))
             elif task.once:
@@ -92,7 +94,8 @@ async def _run(task: Task, show: Callable[[str], None]) -> None:
                     backend.url,
                     host.name,
                 )
-                async with serving(task.page_host, task.ports, counters, task.options):
+                page = Page(counters, task.options, registrator.checks)
+                async with page.serving(task.page_host, task.ports):
                     try:
                         await registrator.run()
                     except asyncio.CancelledError:

@@ -18,9 +18,9 @@ from tests.servers.docker_engine import DockerEngine
 from tests.servers.fixtures import MakeConsul
 from tests.support.registrator import (
     LIMIT,
-    LINGERING,
     SERVING,
     DockerProxy,
+    linger,
     registrator,
     shows,
     statuses,
@@ -96,7 +96,7 @@ def test_a_container_is_called_by_its_name(
 def test_it_drains_before_it_dies(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path
 ) -> None:
-    docker.run("web", *offering(name), *LINGERING)
+    linger(docker, "web", *offering(name))
     with registrator(consul.url, folder=tmp_path):
         shows(consul.url, name, UP)
         stop = [str(docker.program), "stop", "--time", "120", docker.named("web")]
@@ -122,7 +122,7 @@ def test_health_pause_and_names_are_followed(
     health = ("--health-cmd", "test -e /tmp/well", "--health-interval", "1s")
     web = docker.named("web")
     with registrator(consul.url, folder=tmp_path):
-        docker.run("web", *offering(name, *health, "--health-retries", "1"), *LINGERING)
+        linger(docker, "web", *offering(name, *health, "--health-retries", "1"))
         shows(consul.url, name, DOWN)
         docker("exec", web, "touch", "/tmp/well")
         shows(consul.url, name, UP)
@@ -141,7 +141,7 @@ def test_the_network_is_chosen_and_changes_are_seen(
 ) -> None:
     inner, outer = docker.network("inner"), docker.network("outer")
     labels = ("--label", f"SERVICE_NAME={name}", "--label", f"SERVICE_NETWORK={outer}")
-    docker.run("web", *labels, "--expose", "8000", "--network", inner, *LINGERING)
+    linger(docker, "web", *labels, "--expose", "8000", "--network", inner)
     web = docker.named("web")
     with registrator(consul.url, "-internal", folder=tmp_path):
 
@@ -161,14 +161,14 @@ def test_the_network_is_chosen_and_changes_are_seen(
 def test_killed_and_started_again(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path
 ) -> None:
-    docker.run("stays", *offering(name), *LINGERING)
-    docker.run("goes", *offering(name), *LINGERING)
+    linger(docker, "stays", *offering(name))
+    linger(docker, "goes", *offering(name))
     with registrator(consul.url, folder=tmp_path) as first:
         shows(consul.url, name, UP, UP)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait(30)
     docker("kill", docker.named("goes"))
-    docker.run("comes", *offering(name), *LINGERING)
+    linger(docker, "comes", *offering(name))
     assert statuses(consul.url, name) == [UP, UP]  # nobody has noticed
     with registrator(consul.url, folder=tmp_path):
         wanted = {docker.named("stays"), docker.named("comes")}
@@ -179,15 +179,15 @@ def test_killed_and_started_again(
 def test_the_stream_of_events_is_cut(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path, proxy: DockerProxy
 ) -> None:
-    docker.run("one", *offering(name), *LINGERING)
+    linger(docker, "one", *offering(name))
     with registrator(consul.url, folder=tmp_path, env=proxy.env) as command:
         shows(consul.url, name, UP)
         proxy.refuse()
         proxy.cut()
         eventually(lambda: "until it is back" in command.err, within=LIMIT)
         docker("kill", docker.named("one"))
-        docker.run("two", *offering(name), *LINGERING)
-        docker.run("three", *offering(name), *LINGERING)
+        linger(docker, "two", *offering(name))
+        linger(docker, "three", *offering(name))
         assert command.process.poll() is None
         proxy.listen()
         shows(consul.url, name, UP, UP)
@@ -203,12 +203,12 @@ def test_the_registry_restarts_empty(
     docker: DockerEngine, make_consul: MakeConsul, name: str, tmp_path: Path
 ) -> None:
     consul = make_consul()
-    docker.run("web", *offering(name), *LINGERING)
+    linger(docker, "web", *offering(name))
     with registrator(consul.url, folder=tmp_path) as command:
         shows(consul.url, name, UP)
         consul.kill()
         docker("kill", docker.named("web"))
-        docker.run("other", *offering(name), *LINGERING)
+        linger(docker, "other", *offering(name))
         eventually(lambda: "trying again" in command.err, within=LIMIT)
         consul.start()
         shows(consul.url, name, UP)
@@ -220,7 +220,7 @@ def test_two_hosts_leave_each_other_alone(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path
 ) -> None:
     consul.put("/v1/agent/service/register", {"ID": f"here:{name}:1", "Name": name, "Port": 1})
-    docker.run("web", *offering(name), *LINGERING)
+    linger(docker, "web", *offering(name))
     with registrator(consul.url, "--hostname", "here", folder=tmp_path):
         with registrator(consul.url, "--hostname", "there", "--withdraw", folder=tmp_path) as there:
             shows(consul.url, name, UP, UP, UP)
@@ -248,7 +248,7 @@ def test_on_success_keeps_what_failed(
 ) -> None:
     fail = ("python:3.13-slim", "sh", "-c", "until test -e /tmp/go; do sleep 0.1; done; exit 3")
     docker.run("failing", *offering(name), *fail)
-    docker.run("killed", *offering(name), *LINGERING)
+    linger(docker, "killed", *offering(name))
     for _ in range(2):
         with registrator(consul.url, "-deregister", "on-success", folder=tmp_path):
             if docker("inspect", "-f", "{{.State.Running}}", docker.named("failing")) == "true":
@@ -262,7 +262,7 @@ def test_on_success_keeps_what_failed(
 
 
 def test_dry_run_and_once(docker: DockerEngine, consul: Consul, name: str, tmp_path: Path) -> None:
-    docker.run("web", *offering(name), *LINGERING)
+    linger(docker, "web", *offering(name))
     planned = meshkit("registrator", consul.url, "--dry-run", folder=tmp_path)
     assert planned.returncode == 0, planned.stderr
     (line,) = [each for each in planned.stdout.splitlines() if name in each]

@@ -17,7 +17,7 @@ from meshkit.model import Status
 from tests.cli.command import meshkit
 from tests.servers import Consul, Etcd, ZooKeeper
 from tests.servers.docker_engine import DockerEngine
-from tests.support.registrator import LIMIT, LINGERING, registrator, shows
+from tests.support.registrator import LIMIT, linger, registrator, shows
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
@@ -114,7 +114,7 @@ def test_keys_as_registrator_writes_them(
     url, read = keys
     labels = ("--label", "SERVICE_TAGS=v1", "--label", "SERVICE_REGION=eu")
     with registrator(url, folder=tmp_path):
-        container = docker.run("web", *offering(name, *labels), *LINGERING)
+        container = linger(docker, "web", *offering(name, *labels))
         ((key, value),) = holds(read, 1).items()
         host = docker("info", "--format", "{{.Name}}")
         at = address(docker, "web")
@@ -157,14 +157,14 @@ def test_killed_and_started_again(
 ) -> None:
     url, read = keys
     ttl = TTL if url.startswith("etcdkv") else ()
-    docker.run("stays", *offering(name), *LINGERING)
-    docker.run("goes", *offering(name), *LINGERING)
+    linger(docker, "stays", *offering(name))
+    linger(docker, "goes", *offering(name))
     with registrator(url, *ttl, folder=tmp_path) as first:
         before = holds(read, 2)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait(30)
     docker("kill", docker.named("goes"))
-    docker.run("comes", *offering(name), *LINGERING)
+    linger(docker, "comes", *offering(name))
     with registrator(url, *ttl, folder=tmp_path):
         eventually(lambda: read() != before and len(read()) == 2, within=LIMIT, every=0.1)
         assert len(read().keys() & before.keys()) == 1
@@ -174,7 +174,7 @@ def test_two_hosts_and_others_leave_each_other_alone(
     docker: DockerEngine, keys: tuple[str, Read], name: str, tmp_path: Path
 ) -> None:
     url, read = keys
-    docker.run("web", *offering(name), *LINGERING)
+    linger(docker, "web", *offering(name))
     with registrator(url, "--hostname", "here", folder=tmp_path):
         mine = holds(read, 1)
         if urlsplit(url).scheme == "zookeeper":
@@ -189,7 +189,7 @@ def test_two_hosts_and_others_leave_each_other_alone(
 def test_entries_expire_only_if_asked_to(
     docker: DockerEngine, etcd: Etcd, name: str, tmp_path: Path
 ) -> None:
-    docker.run("web", *offering(name), *LINGERING)
+    linger(docker, "web", *offering(name))
     lasting, expiring = (f"etcdkv://{etcd.address}/{docker.prefix}/{n}" for n in ("a", "b"))
     with (
         registrator(lasting, folder=tmp_path) as one,
@@ -227,7 +227,7 @@ def test_instances_of_meshkit(
     url = "local://"
     if engine != "local":
         url = f"{request.getfixturevalue(engine).url}/{docker.prefix}"
-    docker.run("web", *offering(name), *LINGERING)
+    linger(docker, "web", *offering(name))
     with registrator(url, folder=tmp_path) as command:
         shows(url, name, UP)
         stop = [str(docker.program), "stop", "--time", "120", name]

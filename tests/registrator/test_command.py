@@ -11,7 +11,7 @@ from meshkit.errors import RegistryUrlError
 from meshkit.registrator.counters import Counters
 from meshkit.registrator.opening import parse, peer_of
 from meshkit.registrator.options import Options
-from meshkit.registrator.page import answer
+from meshkit.registrator.page import Page
 from tests.cli.command import meshkit
 
 NOWHERE = "consul://127.0.0.1:1"
@@ -102,9 +102,8 @@ def test_pages() -> None:
     counters, options = Counters(), Options()
 
     def get(path: str, method: str = "GET") -> tuple[str, str]:
-        head, _, body = answer(f"{method} {path} HTTP/1.1", counters, options).partition(
-            b"\r\n\r\n"
-        )
+        whole = Page(counters, options).answer(f"{method} {path} HTTP/1.1")
+        head, _, body = whole.partition(b"\r\n\r\n")
         return head.decode().split(" ", 1)[1].partition("\r\n")[0], body.decode()
 
     assert get("/health")[0] == "503 Service Unavailable"
@@ -126,3 +125,4 @@ def test_pages() -> None:
     assert get("/", "POST")[0] == "405 Method Not Allowed"
     assert get("/nothing")[0] == "404 Not Found"
     assert get("")[0] == "404 Not Found"
+    assert get("/v1/agent/check/pass/service:a:b:80", "PUT")[0] == "404 Not Found"

@@ -12,6 +12,7 @@ from pathlib import Path
 from meshkit.model import Instance, Status
 from meshkit.registry import open_registry
 from tests.cli.command import Command, running
+from tests.servers.docker_engine import DockerEngine
 from tests.support.waiting import eventually
 
 IMAGE = "python:3.13-slim"
@@ -22,6 +23,7 @@ LINGER = """
 import os, signal, time
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+print("ready", flush=True)
 while not (told and os.path.exists("/tmp/go")):
     time.sleep(0.02)
 """
@@ -37,6 +39,13 @@ def registrator(
     with running("registrator", *arguments, url, folder=folder, env=env) as command:
         yield command
         assert "Traceback" not in command.err, command.err
+
+
+def linger(docker: DockerEngine, name: str, *options: str) -> str:
+    """Start a container that ends only when it is to, ready to be told; return its id."""
+    container = docker.run(name, *options, *LINGERING)
+    eventually(lambda: "ready" in docker.logs(name), within=LIMIT, every=0.1)
+    return container
 
 
 def instances(url: str, service: str) -> dict[str, Instance]:
