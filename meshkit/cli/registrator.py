@@ -59,6 +59,9 @@ def registrator(
     explicit: Annotated[
         bool, typer.Option("--explicit", help="Only those with a SERVICE_NAME.")
     ] = False,
+    only_label: Annotated[
+        str, typer.Option(help="Only containers with this label: NAME or NAME=VALUE.")
+    ] = "",
     use_ip_from_label: Annotated[
         str,
         typer.Option(
@@ -109,6 +112,9 @@ def registrator(
     metrics_port: Annotated[
         int | None, typer.Option(help="The same; when it differs, a second one.")
     ] = None,
+    health_host: Annotated[
+        str, typer.Option(help="Address for that; 0.0.0.0 lets others ask.")
+    ] = "127.0.0.1",
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
     version: Annotated[  # noqa: ARG001 - it ends by itself
@@ -135,6 +141,7 @@ def registrator(
         internal=internal,
         explicit=explicit,
         use_ip_from_label=use_ip_from_label,
+        only_label=only_label,
         network_label=network_label,
         hostname=hostname,
         tags=tags,
@@ -157,6 +164,7 @@ def registrator(
             as_json=as_json,
             withdraw=withdraw,
             ports=ports,
+            page_host=health_host,
         ),
         print,
     )

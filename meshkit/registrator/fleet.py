@@ -126,10 +126,14 @@ class Fleet:
         try:
             # Who keeps the entries of those that ended has to know which ones there are.
             ended = self._options.deregister == "on-success"
-            listed = {each["Id"] for each in await self._docker.containers(all=ended)}
+            label = self._options.only_label
+            found = await self._docker.containers(
+                all=ended, filters={"label": [label]} if label else None
+            )
         except BaseException:
             self._list = True
             raise
+        listed = {each["Id"] for each in found}
         for gone in self._known.keys() - listed:
             self._forget(gone)
         self._marked |= listed
@@ -165,7 +169,7 @@ class Fleet:
             if self._is_kept(found):
                 down = (dataclasses.replace(each, status=Status.DOWN) for each in known.records)
                 self._known[container_id] = Known(records=tuple(down), kept=True)
-            elif not found["State"]["Running"]:
+            elif not found["State"]["Running"] or not self._is_wanted(found):
                 self._forget(container_id)
             else:
                 self._known[container_id] = await self._read_running(found, known)
@@ -221,10 +225,16 @@ class Fleet:
             self._services = {each["ID"]: each for each in await self._docker.services()}
         return self._services.get(service_id)
 
+    def _is_wanted(self, found: Inspect) -> bool:
+        name, equals, value = self._options.only_label.partition("=")
+        labels = (found.get("Config") or {}).get("Labels") or {}
+        return not name or (labels.get(name) == value if equals else name in labels)
+
     def _is_kept(self, found: Inspect) -> bool:
         state = found["State"]
         return (
             self._options.deregister == "on-success"
+            and self._is_wanted(found)
             and not state["Running"]
             and state["Status"] in ("exited", "dead")
             and int(state["ExitCode"]) > 0

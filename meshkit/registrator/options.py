@@ -33,6 +33,7 @@ class Options:
         retry_interval: milliseconds between them.
         cleanup: remove entries in Registrator's id form that this host has left behind, too.
         hostname: first part of each id; empty: the host name that Docker's engine reports.
+        only_label: register only containers with this label, as ``team=a`` or ``team``; empty: all.
         network_label: label that names the network whose address a container is registered with.
     """
 
@@ -49,6 +50,7 @@ class Options:
     retry_interval: float = 2000.0
     cleanup: bool = False
     hostname: str = ""
+    only_label: str = ""
     network_label: str = "SERVICE_NETWORK"
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
-from meshkit.errors import RegistryError
+from meshkit.errors import RegistryError, RegistryUnavailable
 from meshkit.registrator.backends import Backend, Held
 from meshkit.registrator.counters import Counters
 from meshkit.registrator.record import Record
@@ -135,7 +135,10 @@ class Reconciler:
         return make_plan(desired, owned, self._backend)
 
     async def apply(self, desired: Desired) -> list[RegistryError]:
-        """Do it; return what could not be done. Raises RegistryError when nothing could."""
+        """Do it; return what could not be done.
+
+        Raises RegistryError when the registry is lost.
+        """
         plan = await self.plan(desired)
         said: dict[str, str] = {}
         for record in plan.twice:
@@ -145,11 +148,16 @@ class Reconciler:
         ) | await self._all(
             (record.id, self._write(record, new=record.id in plan.new)) for record in plan.write
         )
+        lost = [each for each in errors.values() if isinstance(each, RegistryUnavailable)]
         for entry_id, error in errors.items():
-            self._say(entry_id, str(error), said)
+            if error not in lost:
+                self._say(entry_id, str(error), said)
         self._said = said
         self._counters.errors["registry"] += len(errors)
         self._counters.owned = plan.owned + len(plan.new) - len(plan.remove)
+        if lost:
+            self._counters.registry_up = False
+            raise lost[0]
         if not errors and desired.complete:
             self._counters.reconciled_at = time.monotonic()
         return list(errors.values())

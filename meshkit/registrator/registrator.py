@@ -118,7 +118,7 @@ class Registrator:
         left, said = self._options.retry_attempts, ""
         while True:
             try:
-                await self._backend.owned()
+                await self._backend.reach()
             except RegistryError as error:
                 if left == 0:
                     raise

@@ -48,7 +48,7 @@ class Task:
     as_json: bool = False
     withdraw: bool = False
     ports: tuple[int, ...] = ()
-    page_host: str = "0.0.0.0"  # noqa: S104 - a container's health is asked for from outside
+    page_host: str = "127.0.0.1"
 
 
 def run(task: Task, show: Callable[[str], None]) -> None:
@@ -78,7 +78,9 @@ async def _run(task: Task, show: Callable[[str], None]) -> None:
     counters = Counters()
     async with Docker() as docker:
         host = await find_host(docker, task.options, peer_of(url))
-        async with open_backend(host.name) as backend:
+        # Who registers some containers of a host leaves those of the host's others alone.
+        owner = f"{host.name} {task.options.only_label}".rstrip()
+        async with open_backend(owner) as backend:
             _check(task, backend)
             registrator = Registrator(
                 docker, backend, task.options, host, counters, hears=bool(task.ports)
@@ -105,10 +107,9 @@ async def _run(task: Task, show: Callable[[str], None]) -> None:
 
 def _check(task: Task, backend: Backend) -> None:
     """Say what does not go together. Raises ConfigError."""
-    if (task.once or task.withdraw) and not backend.lasting and not task.dry_run:
-        flag = "--once" if task.once else "--withdraw"
+    if task.once and not backend.lasting and not task.dry_run:
         raise ConfigError(
-            f"{flag} makes no sense with {backend.url}: entries there end with the registrator"
+            f"--once makes no sense with {backend.url}: entries there end with the registrator"
         )
     if task.options.ttl is not None and not backend.expires:
         log.warning("-ttl has no effect: %s has a way of its own to end entries", backend.url)

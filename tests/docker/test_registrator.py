@@ -12,7 +12,6 @@ import pytest
 
 from meshkit.client.mesh import Mesh
 from meshkit.model import Status
-from tests.cli.command import meshkit
 from tests.servers import Consul
 from tests.servers.docker_engine import DockerEngine
 from tests.servers.fixtures import MakeConsul
@@ -20,6 +19,7 @@ from tests.support.registrator import (
     LIMIT,
     SERVING,
     DockerProxy,
+    finished,
     linger,
     registrator,
     shows,
@@ -49,7 +49,8 @@ def name(docker: DockerEngine) -> str:
 
 def offering(name: str, *options: str) -> tuple[str, ...]:
     """Options of docker run: offer port 8000 as this service."""
-    return ("--label", f"SERVICE_NAME={name}", "--publish", "127.0.0.1::8000", *options)
+    labels = ("--label", f"SERVICE_NAME={name}", "--label", f"own={name}")
+    return (*labels, "--publish", "127.0.0.1::8000", *options)
 
 
 def raw(consul: Consul, name: str) -> list[dict[str, Any]]:
@@ -75,7 +76,7 @@ def test_a_container_is_called_by_its_name(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path
 ) -> None:
     labels = ("--label", "SERVICE_TAGS=v1,blue", "--label", "SERVICE_REGION=eu")
-    with registrator(consul.url, folder=tmp_path):
+    with registrator(consul.url, own=name, folder=tmp_path):
         docker.run("web", *offering(name, *labels), *SERVING)
         shows(consul.url, name, UP)
         (entry,) = raw(consul, name)
@@ -97,7 +98,7 @@ def test_it_drains_before_it_dies(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path
 ) -> None:
     linger(docker, "web", *offering(name))
-    with registrator(consul.url, folder=tmp_path):
+    with registrator(consul.url, own=name, folder=tmp_path):
         shows(consul.url, name, UP)
         stop = [str(docker.program), "stop", "--time", "120", docker.named("web")]
         with subprocess.Popen(stop, stdout=subprocess.DEVNULL) as stopping:
@@ -121,7 +122,7 @@ def test_health_pause_and_names_are_followed(
 ) -> None:
     health = ("--health-cmd", "test -e /tmp/well", "--health-interval", "1s")
     web = docker.named("web")
-    with registrator(consul.url, folder=tmp_path):
+    with registrator(consul.url, own=name, folder=tmp_path):
         linger(docker, "web", *offering(name, *health, "--health-retries", "1"))
         shows(consul.url, name, DOWN)
         docker("exec", web, "touch", "/tmp/well")
@@ -140,10 +141,11 @@ def test_the_network_is_chosen_and_changes_are_seen(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path
 ) -> None:
     inner, outer = docker.network("inner"), docker.network("outer")
-    labels = ("--label", f"SERVICE_NAME={name}", "--label", f"SERVICE_NETWORK={outer}")
+    texts = (f"SERVICE_NAME={name}", f"own={name}", f"SERVICE_NETWORK={outer}")
+    labels = [word for text in texts for word in ("--label", text)]
     linger(docker, "web", *labels, "--expose", "8000", "--network", inner)
     web = docker.named("web")
-    with registrator(consul.url, "-internal", folder=tmp_path):
+    with registrator(consul.url, "-internal", own=name, folder=tmp_path):
 
         def address() -> list[str]:
             return [each["Service"]["Address"] for each in raw(consul, name)]
@@ -163,14 +165,14 @@ def test_killed_and_started_again(
 ) -> None:
     linger(docker, "stays", *offering(name))
     linger(docker, "goes", *offering(name))
-    with registrator(consul.url, folder=tmp_path) as first:
+    with registrator(consul.url, own=name, folder=tmp_path) as first:
         shows(consul.url, name, UP, UP)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait(30)
     docker("kill", docker.named("goes"))
     linger(docker, "comes", *offering(name))
     assert statuses(consul.url, name) == [UP, UP]  # nobody has noticed
-    with registrator(consul.url, folder=tmp_path):
+    with registrator(consul.url, own=name, folder=tmp_path):
         wanted = {docker.named("stays"), docker.named("comes")}
         eventually(lambda: containers(consul, name) == wanted, within=LIMIT)
         shows(consul.url, name, UP, UP)
@@ -180,7 +182,7 @@ def test_the_stream_of_events_is_cut(
     docker: DockerEngine, consul: Consul, name: str, tmp_path: Path, proxy: DockerProxy
 ) -> None:
     linger(docker, "one", *offering(name))
-    with registrator(consul.url, folder=tmp_path, env=proxy.env) as command:
+    with registrator(consul.url, own=name, folder=tmp_path, env=proxy.env) as command:
         shows(consul.url, name, UP)
         proxy.refuse()
         proxy.cut()
@@ -204,7 +206,7 @@ def test_the_registry_restarts_empty(
 ) -> None:
     consul = make_consul()
     linger(docker, "web", *offering(name))
-    with registrator(consul.url, folder=tmp_path) as command:
+    with registrator(consul.url, own=name, folder=tmp_path) as command:
         shows(consul.url, name, UP)
         consul.kill()
         docker("kill", docker.named("web"))
@@ -221,8 +223,10 @@ def test_two_hosts_leave_each_other_alone(
 ) -> None:
     consul.put("/v1/agent/service/register", {"ID": f"here:{name}:1", "Name": name, "Port": 1})
     linger(docker, "web", *offering(name))
-    with registrator(consul.url, "--hostname", "here", folder=tmp_path):
-        with registrator(consul.url, "--hostname", "there", "--withdraw", folder=tmp_path) as there:
+    with registrator(consul.url, "--hostname", "here", own=name, folder=tmp_path):
+        with registrator(
+            consul.url, "--hostname", "there", "--withdraw", own=name, folder=tmp_path
+        ) as there:
             shows(consul.url, name, UP, UP, UP)
             assert there.stop() == 0
             assert "are removed" in there.err
@@ -236,9 +240,9 @@ def test_what_registrator_left_is_cleaned_up_if_asked_for(
     mine = ("--hostname", "here", "--once")
     for entry in (f"here:{name}:80", f"here:{name}:53:udp", f"there:{name}:80", "custom"):
         consul.put("/v1/agent/service/register", {"ID": entry, "Name": name, "Port": 1})
-    assert meshkit("registrator", *mine, consul.url, folder=tmp_path).returncode == 0
+    assert finished(consul.url, *mine, folder=tmp_path, own=name).returncode == 0
     assert len(raw(consul, name)) == 4
-    done = meshkit("registrator", *mine, "-cleanup=true", consul.url, folder=tmp_path)
+    done = finished(consul.url, *mine, "-cleanup=true", folder=tmp_path, own=name)
     assert done.returncode == 0, done.stderr
     assert {each["Service"]["ID"] for each in raw(consul, name)} == {f"there:{name}:80", "custom"}
 
@@ -250,26 +254,26 @@ def test_on_success_keeps_what_failed(
     docker.run("failing", *offering(name), *fail)
     linger(docker, "killed", *offering(name))
     for _ in range(2):
-        with registrator(consul.url, "-deregister", "on-success", folder=tmp_path):
+        with registrator(consul.url, "-deregister", "on-success", own=name, folder=tmp_path):
             if docker("inspect", "-f", "{{.State.Running}}", docker.named("failing")) == "true":
                 shows(consul.url, name, UP, UP)
                 docker("kill", docker.named("killed"))
                 docker("exec", docker.named("failing"), "touch", "/tmp/go")
             shows(consul.url, name, DOWN)
-    with registrator(consul.url, "-deregister=on-success", folder=tmp_path):
+    with registrator(consul.url, "-deregister=on-success", own=name, folder=tmp_path):
         docker("rm", docker.named("failing"))
         shows(consul.url, name)
 
 
 def test_dry_run_and_once(docker: DockerEngine, consul: Consul, name: str, tmp_path: Path) -> None:
     linger(docker, "web", *offering(name))
-    planned = meshkit("registrator", consul.url, "--dry-run", folder=tmp_path)
+    planned = finished(consul.url, "--dry-run", folder=tmp_path, own=name)
     assert planned.returncode == 0, planned.stderr
     (line,) = [each for each in planned.stdout.splitlines() if name in each]
     assert line.split()[0] == "add"
     assert raw(consul, name) == []
-    assert meshkit("registrator", "--once", consul.url, folder=tmp_path).returncode == 0
+    assert finished(consul.url, "--once", folder=tmp_path, own=name).returncode == 0
     assert statuses(consul.url, name) == [UP]
     docker("kill", docker.named("web"))
-    planned = meshkit("registrator", "--dry-run", "--json", consul.url, folder=tmp_path)
+    planned = finished(consul.url, "--dry-run", "--json", folder=tmp_path, own=name)
     assert f'"id": "{docker("info", "--format", "{{.Name}}")}:{name}:8000"' in planned.stdout

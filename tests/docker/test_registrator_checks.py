@@ -49,12 +49,12 @@ def url(request: pytest.FixtureRequest, docker: DockerEngine) -> str:
 
 def offering(name: str, *checks: str) -> tuple[str, ...]:
     labels = [f"SERVICE_{text}" for text in (f"NAME={name}", *checks)]
-    options = [word for label in labels for word in ("--label", label)]
+    options = [word for label in (*labels, f"own={name}") for word in ("--label", label)]
     return ("--publish", "127.0.0.1::8000", *options, *QUICK)
 
 
 def test_http(docker: DockerEngine, url: str, name: str, tmp_path: Path) -> None:
-    with registrator(url, folder=tmp_path):
+    with registrator(url, own=name, folder=tmp_path):
         docker.run("web", *offering(name, "CHECK_HTTP=/well"), *WEB)
         shows(url, name, UP)
         docker("exec", name, "rm", "/srv/well")
@@ -68,7 +68,7 @@ def test_tcp(docker: DockerEngine, url: str, name: str, tmp_path: Path) -> None:
     later = "until test -e /tmp/go; do sleep 0.1; done; cd /srv; exec python -m http.server 8000"
     command = (IMAGE, "sh", "-c", later)
     labels = offering(name, "CHECK_TCP=true")[2:]
-    with registrator(url, "-internal", folder=tmp_path):
+    with registrator(url, "-internal", own=name, folder=tmp_path):
         docker.run("web", "--expose", "8000", *labels, *command)
         shows(url, name, DOWN)
         docker("exec", name, "touch", "/tmp/go")
@@ -86,7 +86,7 @@ def test_a_failing_check_takes_the_key_out(
         eventually(lambda: len(keys()) == count, within=LIMIT, every=0.1)
 
     url = f"etcdkv://{etcd.address}/{docker.prefix}"
-    with registrator(url, folder=tmp_path) as command:
+    with registrator(url, own=name, folder=tmp_path) as command:
         docker.run("web", *offering(name, "CHECK_HTTP=/well"), *WEB)
         holds(1)
         docker("exec", name, "rm", "/srv/well")
@@ -105,7 +105,7 @@ def test_a_service_says_itself_that_it_is_well(
     if kind == "consul":
         consul: Consul = request.getfixturevalue("consul")
         url, teller = consul.url, consul.address
-    with registrator(url, "--health-port", str(port), folder=tmp_path):
+    with registrator(url, "--health-port", str(port), own=name, folder=tmp_path):
         docker.run("web", *offering(name, "CHECK_TTL=300s"), *WEB)
         shows(url, name, DOWN)
         check = f"service:{docker('info', '--format', '{{.Name}}')}:{name}:8000"
@@ -130,10 +130,10 @@ def test_a_command_needs_consuls_permission(
     strict, free = make_consul(), make_consul(settings={"enable_script_checks": True})
     script = offering(name, "CHECK_SCRIPT=test -e $SERVICE_IP.$SERVICE_PORT.well")
     docker.run("web", *script, *WEB)
-    with registrator(strict.url, folder=tmp_path) as command:
+    with registrator(strict.url, own=name, folder=tmp_path) as command:
         said = f"container {name} asks for a check by a command"
         eventually(lambda: said in command.err, within=LIMIT)
-    with registrator(free.url, folder=tmp_path):
+    with registrator(free.url, own=name, folder=tmp_path):
         shows(free.url, name, DOWN)
         address = docker("port", name, "8000/tcp").splitlines()[0]
         well = Path(f"/proc/{free.pid}/cwd").resolve() / f"{address.replace(':', '.')}.well"
@@ -150,6 +150,6 @@ def test_consul_gets_the_check_as_it_was_asked_for(
 ) -> None:
     asked = ("CHECK_HTTP=/well", "CHECK_HTTP_METHOD=HEAD", "CHECK_INITIAL_STATUS=passing")
     docker.run("web", *offering(name, *asked, "CHECK_DEREGISTER_AFTER=20m"), *WEB)
-    with registrator(consul.url, folder=tmp_path):
+    with registrator(consul.url, own=name, folder=tmp_path):
         shows(consul.url, name, UP)
         eventually(lambda: "HEAD /well" in docker.logs("web"), within=LIMIT, every=0.1)

@@ -14,10 +14,10 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
 from meshkit.model import Status
-from tests.cli.command import meshkit
 from tests.servers import Consul, Etcd, ZooKeeper
 from tests.servers.docker_engine import DockerEngine
-from tests.support.registrator import LIMIT, linger, registrator, shows
+from tests.servers.fixtures import MakeEtcd
+from tests.support.registrator import IMAGE, LIMIT, finished, linger, registrator, shows
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
@@ -96,7 +96,8 @@ def keys(request: pytest.FixtureRequest, docker: DockerEngine) -> Iterator[tuple
 
 
 def offering(name: str, *options: str) -> tuple[str, ...]:
-    return ("--label", f"SERVICE_NAME={name}", "--publish", "127.0.0.1::8000", *options)
+    labels = ("--label", f"SERVICE_NAME={name}", "--label", f"own={name}")
+    return (*labels, "--publish", "127.0.0.1::8000", *options)
 
 
 def address(docker: DockerEngine, container: str) -> str:
@@ -113,7 +114,7 @@ def test_keys_as_registrator_writes_them(
 ) -> None:
     url, read = keys
     labels = ("--label", "SERVICE_TAGS=v1", "--label", "SERVICE_REGION=eu")
-    with registrator(url, folder=tmp_path):
+    with registrator(url, own=name, folder=tmp_path):
         container = linger(docker, "web", *offering(name, *labels))
         ((key, value),) = holds(read, 1).items()
         host = docker("info", "--format", "{{.Name}}")
@@ -159,13 +160,13 @@ def test_killed_and_started_again(
     ttl = TTL if url.startswith("etcdkv") else ()
     linger(docker, "stays", *offering(name))
     linger(docker, "goes", *offering(name))
-    with registrator(url, *ttl, folder=tmp_path) as first:
+    with registrator(url, *ttl, own=name, folder=tmp_path) as first:
         before = holds(read, 2)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait(30)
     docker("kill", docker.named("goes"))
     linger(docker, "comes", *offering(name))
-    with registrator(url, *ttl, folder=tmp_path):
+    with registrator(url, *ttl, own=name, folder=tmp_path):
         eventually(lambda: read() != before and len(read()) == 2, within=LIMIT, every=0.1)
         assert len(read().keys() & before.keys()) == 1
 
@@ -175,11 +176,13 @@ def test_two_hosts_and_others_leave_each_other_alone(
 ) -> None:
     url, read = keys
     linger(docker, "web", *offering(name))
-    with registrator(url, "--hostname", "here", folder=tmp_path):
+    with registrator(url, "--hostname", "here", own=name, folder=tmp_path):
         mine = holds(read, 1)
         if urlsplit(url).scheme == "zookeeper":
             return  # an address is one node, whoever writes it
-        with registrator(url, "--hostname", "there", "--withdraw", folder=tmp_path) as there:
+        with registrator(
+            url, "--hostname", "there", "--withdraw", own=name, folder=tmp_path
+        ) as there:
             holds(read, 2)
             assert there.stop() == 0
         assert read() == mine
@@ -192,8 +195,8 @@ def test_entries_expire_only_if_asked_to(
     linger(docker, "web", *offering(name))
     lasting, expiring = (f"etcdkv://{etcd.address}/{docker.prefix}/{n}" for n in ("a", "b"))
     with (
-        registrator(lasting, folder=tmp_path) as one,
-        registrator(expiring, "-ttl=2", "-ttl-refresh=1", folder=tmp_path) as two,
+        registrator(lasting, own=name, folder=tmp_path) as one,
+        registrator(expiring, "-ttl=2", "-ttl-refresh=1", own=name, folder=tmp_path) as two,
     ):
 
         def read() -> list[str]:
@@ -206,7 +209,7 @@ def test_entries_expire_only_if_asked_to(
             command.process.wait(30)
         eventually(lambda: read() == ["a"], within=LIMIT)
     # Another TTL is another lease; the entry moves to it.
-    with registrator(lasting, "-ttl=2", "-ttl-refresh=1", folder=tmp_path) as three:
+    with registrator(lasting, "-ttl=2", "-ttl-refresh=1", own=name, folder=tmp_path) as three:
         eventually(lambda: f"changed {name}" in three.err, within=LIMIT)
         three.process.kill()
         three.process.wait(30)
@@ -228,7 +231,7 @@ def test_instances_of_meshkit(
     if engine != "local":
         url = f"{request.getfixturevalue(engine).url}/{docker.prefix}"
     linger(docker, "web", *offering(name))
-    with registrator(url, folder=tmp_path) as command:
+    with registrator(url, own=name, folder=tmp_path) as command:
         shows(url, name, UP)
         stop = [str(docker.program), "stop", "--time", "120", name]
         with subprocess.Popen(stop, stdout=subprocess.DEVNULL) as stopping:
@@ -240,7 +243,7 @@ def test_instances_of_meshkit(
         shows(url, name, UP)
         command.process.kill()
         command.process.wait(30)
-    with registrator(url, folder=tmp_path) as command:
+    with registrator(url, own=name, folder=tmp_path) as command:
         eventually(lambda: f"added {name}" in command.err, within=LIMIT)
         shows(url, name, UP)
         docker("kill", name)
@@ -250,7 +253,28 @@ def test_instances_of_meshkit(
 
 
 @pytest.mark.etcd
+@pytest.mark.parametrize("scheme", ["etcd", "etcdkv"])
+def test_etcd_restarts_empty(
+    docker: DockerEngine, make_etcd: MakeEtcd, name: str, tmp_path: Path, scheme: str
+) -> None:
+    etcd = make_etcd()
+    docker.run("web", *offering(name), IMAGE, "sleep", "3600")
+
+    def entries() -> list[str]:
+        return [key for key in etcd.entries("/reg/") if f"/{name}/" in key]
+
+    with registrator(f"{scheme}://{etcd.address}/reg", own=name, folder=tmp_path) as command:
+        eventually(lambda: len(entries()) == 1, within=LIMIT)
+        etcd.kill()
+        etcd.empty()
+        eventually(lambda: "until it is back" in command.err, within=LIMIT)
+        etcd.start()
+        eventually(lambda: len(entries()) == 1, within=LIMIT, every=0.1)
+        eventually(lambda: "is back" in command.err, within=LIMIT)
+
+
+@pytest.mark.etcd
 def test_once_needs_entries_that_last(docker: DockerEngine, etcd: Etcd, tmp_path: Path) -> None:
-    done = meshkit("registrator", "--once", etcd.url, folder=tmp_path)
+    done = finished(etcd.url, "--once", folder=tmp_path, own="nobody")
     assert done.returncode == 1
     assert "--once makes no sense with etcd://" in done.stderr

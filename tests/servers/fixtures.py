@@ -101,7 +101,10 @@ def consul_agent(
     Consul holds the connection of a watch that was killed or cancelled until its wait ends. Those
     of a whole test run, all from one address, would use up its usual limit.
     """
-    agent = Consul(consul_program, tmp_path_factory.mktemp("consul"), connections=2000)
+    # What a container asks for, whoever has started it, is not to be refused to the registrator.
+    settings = {"enable_script_checks": True}
+    folder = tmp_path_factory.mktemp("consul")
+    agent = Consul(consul_program, folder, connections=2000, settings=settings)
     try:
         yield agent.start()
     finally:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from meshkit.model import Instance, Status
 from meshkit.registry import open_registry
-from tests.cli.command import Command, running
+from tests.cli.command import Command, meshkit, running
 from tests.servers.docker_engine import DockerEngine
 from tests.support.waiting import eventually
 
@@ -33,12 +34,26 @@ SERVING = (IMAGE, "python", "-m", "http.server", "8000")
 
 @contextlib.contextmanager
 def registrator(
-    url: str, *arguments: str, folder: Path, env: Mapping[str, str] | None = None
+    url: str,
+    *arguments: str,
+    folder: Path,
+    own: str = "",
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Command]:
-    """``meshkit registrator`` with the block."""
-    with running("registrator", *arguments, url, folder=folder, env=env) as command:
+    """``meshkit registrator`` with the block; of containers with the label ``own`` if it is given.
+
+    Others start and end theirs meanwhile, with whatever labels.
+    """
+    only = ("--only-label", f"own={own}") if own else ()
+    with running("registrator", *only, *arguments, url, folder=folder, env=env) as command:
         yield command
         assert "Traceback" not in command.err, command.err
+
+
+def finished(url: str, *arguments: str, folder: Path, own: str) -> subprocess.CompletedProcess[str]:
+    """Run ``meshkit registrator`` to its end."""
+    only = ("--only-label", f"own={own}")
+    return meshkit("registrator", *only, *arguments, url, folder=folder)
 
 
 def linger(docker: DockerEngine, name: str, *options: str) -> str:

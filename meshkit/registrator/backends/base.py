@@ -38,7 +38,8 @@ class Backend(abc.ABC):
 
     Args:
         url: of the registry, without secrets.
-        owner: the host that the mark names.
+        owner: what the mark says: our host, and behind a space the label of containers that are
+            ours alone.
     """
 
     #: whether the registry runs a record's check; else we do
@@ -53,6 +54,7 @@ class Backend(abc.ABC):
     def __init__(self, url: str, owner: str) -> None:
         self.url = url
         self.owner = owner
+        self.host = owner.partition(" ")[0]
 
     @abc.abstractmethod
     def id_of(self, record: Record) -> str:
@@ -65,6 +67,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     async def owned(self) -> dict[str, Held]:
         """Return the entries with our mark by their ids, as they are now."""
+
+    async def reach(self) -> None:
+        """See whether the registry answers."""
+        await self.owned()
 
     @abc.abstractmethod
     async def put(self, record: Record) -> None:

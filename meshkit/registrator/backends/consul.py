@@ -46,7 +46,7 @@ class ConsulServices(Backend):
     def __init__(self, url: str, owner: str, transport: Transport, *, adopt: bool = False) -> None:
         super().__init__(url, owner)
         self._transport = transport
-        self._adopted = re.compile(rf"{re.escape(owner)}:[^:]+:\d+(:udp)?") if adopt else None
+        self._adopted = re.compile(rf"{re.escape(self.host)}:[^:]+:\d+(:udp)?") if adopt else None
         self._foreign: dict[str, str] = {}  # ids that other registrators have marked as theirs
 
     def id_of(self, record: Record) -> str:

@@ -40,7 +40,9 @@ class ConsulKeys(Backend):
         self._transport = transport
         self._layout = layout
         self._mark = digest(f"meshkit-registrator {owner}", bits=63)
-        self._adopted = re.compile(rf".*/{re.escape(owner)}:[^:/]+:\d+(:udp)?") if adopt else None
+        self._adopted = (
+            re.compile(rf".*/{re.escape(self.host)}:[^:/]+:\d+(:udp)?") if adopt else None
+        )
         self._foreign: set[str] = set()
 
     def id_of(self, record: Record) -> str:

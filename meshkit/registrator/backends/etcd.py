@@ -57,7 +57,7 @@ class EtcdKeys(Backend):
         self._lease = self._mark << TTL_BITS | self._ttl
         self._granted = False
         self._adopted = (
-            re.compile(rf".*/{re.escape(owner)}:[^:/]+:\d+(:udp)?") if options.cleanup else None
+            re.compile(rf".*/{re.escape(self.host)}:[^:/]+:\d+(:udp)?") if options.cleanup else None
         )
 
     def id_of(self, record: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from meshkit.errors import ConfigError, LeaseLost
+from meshkit.errors import ConfigError, LeaseLost, RegistryError
 from meshkit.model import Endpoint, Instance
 from meshkit.registrator.backends.base import Backend, Held, Opener
 from meshkit.registrator.naming import dns_label, dns_name
@@ -36,6 +36,7 @@ class Instances(Backend):
         self._registry = registry
         self._held: dict[str, Held] = {}
         self._leases: dict[str, Lease] = {}
+        self._lost: RegistryError | None = None  # what the last renewal has failed with
 
     def id_of(self, record: Record) -> str:
         return dns_label(record.id)
@@ -54,7 +55,12 @@ class Instances(Backend):
             status=record.status,
         )
 
+    async def reach(self) -> None:
+        await self._registry.services()
+
     async def owned(self) -> dict[str, Held]:
+        if self._lost is not None:
+            raise self._lost
         return dict(self._held)
 
     async def put(self, record: Record) -> None:
@@ -72,23 +78,27 @@ class Instances(Backend):
 
     async def renew(self) -> None:
         leases = list(self._leases.values())
-        results = await asyncio.gather(*map(self._renew, leases), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        errors = [each for each in await asyncio.gather(*map(self._renew, leases)) if each]
+        # One that was lost is to be written anew; while nothing can be, all is left as it is.
+        self._lost = next((each for each in errors if not isinstance(each, LeaseLost)), None)
+        for error in errors:
+            raise error
 
     async def aclose(self) -> None:
         await self._registry.aclose()
 
-    async def _renew(self, lease: Lease) -> None:
+    async def _renew(self, lease: Lease) -> RegistryError | None:
         try:
             await self._registry.renew(lease)
-        except LeaseLost:
+        except LeaseLost as error:
             # By the lease that it was lost with: the entry may have been written anew meanwhile.
             if self._leases.get(lease.instance_id) is lease:
                 del self._leases[lease.instance_id]
                 self._held.pop(lease.instance_id, None)
-            raise
+            return error
+        except RegistryError as error:
+            return error
+        return None
 
 
 def transport_of(record: Record) -> str:
