@@ -11,9 +11,10 @@ from meshkit.registrator import networks
 from meshkit.registrator.metadata import PREFIX, Setting, for_port, text
 from meshkit.registrator.options import Host, Options
 from meshkit.registrator.ports import Binding, Port, exposed, is_ipv6, published
-from meshkit.registrator.swarm import ingress_ports
+from meshkit.registrator.swarm import ingress_ports, service_id_of
 
 Inspect = Mapping[str, Any]
+NUMBERS = range(1, 65536)
 Warn = Callable[[str], None]
 Address = tuple[str, int]
 
@@ -51,14 +52,15 @@ def known_ports(place: Place) -> frozenset[Port]:
 
 
 def _ports(place: Place) -> frozenset[Port]:
-    ports = exposed(place.container)
-    if networks.shared_with(place.container):
-        # Docker takes neither --expose nor -p here: besides the image only a name can tell.
-        named = {each.port: each for each in place.settings if each.name == "name" and each.port}
+    ports = exposed(place.container) | ingress_ports(place.service).keys()
+    if networks.shared_with(place.container) or service_id_of(place.container):
+        # Docker takes no --expose here: besides the image only a name can tell.
         return ports | {
-            Port(port, "udp" if each.protocol == "udp" else "tcp") for port, each in named.items()
+            Port(each.port or 0, "udp" if each.protocol == "udp" else "tcp")
+            for each in place.settings
+            if each.name == "name" and each.port in NUMBERS
         }
-    return ports | ingress_ports(place.service).keys()
+    return ports
 
 
 def _bindings(place: Place) -> dict[Port, tuple[Binding, ...]]:

@@ -177,3 +177,11 @@ def test_malformed_labels_cost_a_line_each_and_nothing_else() -> None:
     assert second.check is None
     assert (first.name, first.attributes) == ("odd-80", {})
     assert sorted(warned) == MALFORMED
+
+
+def test_a_number_that_is_no_port_is_said() -> None:
+    container = recorded("peer-named")
+    container["Config"]["Labels"] = {"SERVICE_99999_NAME": "side"}
+    warned: list[str] = []
+    assert read(container, peer=recorded("nets"), warned=warned) == ()
+    assert warned == ["SERVICE_99999_NAME: it has no port 99999; its ports: 6100"]
