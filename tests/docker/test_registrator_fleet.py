@@ -3,9 +3,10 @@
 Whatever happens meanwhile to the registrator and to its view of Docker.
 """
 
+import contextlib
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,22 +14,17 @@ import pytest
 from tests.cli.command import Command
 from tests.servers import Consul
 from tests.servers.docker_engine import DockerEngine
-from tests.support.fleet import Fleet, Reader
+from tests.servers.fixtures import MakeEtcd, MakeZooKeeper
+from tests.support.fleet import Fleet, MeshReader, Reader, SkyDnsReader
 from tests.support.registrator import DockerProxy, registrator
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 CONTAINERS = 20
-STEPS = 30
 # 3 s are asked for, and less is measured; but other tests may keep the machine busy.
 LIMIT = 10.0
 # Until a registrator that was just started, or has just got Docker back, has compared all.
 RECOVERY = 60.0
-
-
-@pytest.fixture
-def fleet(docker: DockerEngine) -> Fleet:
-    return Fleet(docker)
 
 
 @pytest.fixture
@@ -51,50 +47,100 @@ def change(fleet: Fleet, chance: random.Random) -> None:
         fleet.end(number, chance.choice(["kill", "stop", "remove"]))
 
 
-def follow(fleet: Fleet, reader: Reader, chance: random.Random, steps: int) -> list[float]:
+async def follow(fleet: Fleet, reader: Reader, chance: random.Random, steps: int) -> list[float]:
     """Let things happen one by one; return how long each took to be seen."""
     took = []
     for _ in range(steps):
         change(fleet, chance)
-        took.append(reader.wait_for(fleet.truth, within=LIMIT))
+        took.append(await reader.wait_for(fleet.truth, within=LIMIT))
     return took
 
 
-@pytest.mark.consul
-def test_consul_shows_what_runs(
-    fleet: Fleet, docker: DockerEngine, consul: Consul, proxy: DockerProxy, tmp_path: Path
+class Place:
+    """A registry to write to, and how to read it.
+
+    Attributes:
+        url: given to the registrator.
+        reader: opened by the test.
+        steps: what happens while nothing is wrong.
+    """
+
+    def __init__(self, url: str, reader: Reader, *, steps: int = 8) -> None:
+        self.url = url
+        self.reader = reader
+        self.steps = steps
+
+
+def consul_place(request: pytest.FixtureRequest, prefix: str) -> Place:
+    consul: Consul = request.getfixturevalue("consul")
+    return Place(consul.url, MeshReader(consul.url, prefix), steps=30)
+
+
+def etcd_place(request: pytest.FixtureRequest, prefix: str) -> Place:
+    make_etcd: MakeEtcd = request.getfixturevalue("make_etcd")
+    etcd = make_etcd()
+    return Place(etcd.url, MeshReader(etcd.url, prefix))
+
+
+def zookeeper_place(request: pytest.FixtureRequest, prefix: str) -> Place:
+    make_zookeeper: MakeZooKeeper = request.getfixturevalue("make_zookeeper")
+    zookeeper = make_zookeeper()
+    return Place(zookeeper.url, MeshReader(zookeeper.url, prefix))
+
+
+def skydns_place(request: pytest.FixtureRequest, prefix: str) -> Place:
+    make_etcd: MakeEtcd = request.getfixturevalue("make_etcd")
+    etcd = make_etcd()
+    url = f"skydns2://{etcd.address}/cluster.local"
+    return Place(url, SkyDnsReader(etcd, prefix))
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        pytest.param(consul_place, marks=pytest.mark.consul, id="consul"),
+        pytest.param(etcd_place, marks=pytest.mark.etcd, id="etcd"),
+        pytest.param(zookeeper_place, marks=pytest.mark.zookeeper, id="zookeeper"),
+        pytest.param(skydns_place, marks=pytest.mark.etcd, id="skydns"),
+    ],
+)
+async def test_the_registry_shows_what_runs(
+    find: Callable[[pytest.FixtureRequest, str], Place],
+    request: pytest.FixtureRequest,
+    docker: DockerEngine,
+    proxy: DockerProxy,
+    tmp_path: Path,
 ) -> None:
-    chance = random.Random(5)
-    with Reader(consul.url, docker.prefix) as reader:
-        with registrator(consul.url, folder=tmp_path, env=proxy.env) as first:
-            for number in chance.sample(range(CONTAINERS), CONTAINERS):
-                fleet.start(number)
-            reader.wait_for(fleet.truth, within=RECOVERY)
-            took = follow(fleet, reader, chance, STEPS)
-            events_cut(fleet, reader, chance, proxy)
-            took += follow(fleet, reader, chance, 5)
+    place, fleet, chance = find(request, docker.prefix), Fleet(docker), random.Random(5)
+    async with contextlib.aclosing(place.reader) as reader:
+        with registrator(place.url, folder=tmp_path, env=proxy.env) as first:
+            fleet.start_all(chance.sample(range(CONTAINERS), CONTAINERS))
+            await reader.wait_for(fleet.truth, within=RECOVERY)
+            took = await follow(fleet, reader, chance, place.steps)
+            await events_cut(fleet, reader, chance, proxy)
+            took += await follow(fleet, reader, chance, 4)
             kill(first)
         for _ in range(5):
             change(fleet, chance)  # nobody looks
-        assert reader.shown() != fleet.truth
-        with registrator(consul.url, folder=tmp_path):
-            reader.wait_for(fleet.truth, within=RECOVERY)
-            for number in chance.sample(sorted(fleet.running), len(fleet.running)):
-                fleet.end(number, "kill")
-            reader.wait_for(set(), within=RECOVERY)
+        with registrator(place.url, folder=tmp_path):
+            await reader.wait_for(fleet.truth, within=RECOVERY)
+            fleet.end_all(chance.sample(sorted(fleet.running), len(fleet.running)))
+            await reader.wait_for(set(), within=RECOVERY)
     print(f"seen after {max(took):.2f} s at most, {sorted(took)[len(took) // 2]:.2f} s median")
 
 
-def events_cut(fleet: Fleet, reader: Reader, chance: random.Random, proxy: DockerProxy) -> None:
+async def events_cut(
+    fleet: Fleet, reader: Reader, chance: random.Random, proxy: DockerProxy
+) -> None:
     """Things happen while the registrator can't reach Docker."""
     proxy.refuse()
     proxy.cut()
-    before = reader.shown()
-    for _ in range(5):
+    before = await reader.shown()
+    for _ in range(4):
         change(fleet, chance)
-    assert reader.shown() == before
+    assert await reader.shown() == before
     proxy.listen()
-    reader.wait_for(fleet.truth, within=RECOVERY)
+    await reader.wait_for(fleet.truth, within=RECOVERY)
 
 
 def kill(registrator: Command) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import dataclasses
 import json
-import threading
 import time
-from collections.abc import Callable, Coroutine
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from meshkit.model import Status
-from meshkit.registry import Registry, open_registry
+from meshkit.model import Endpoint, Status
+from meshkit.registry import open_registry
+from meshkit.registry.etcd import watching
+from meshkit.registry.etcd.client import Client
+from meshkit.registry.etcd.options import EtcdOptions
+from tests.servers import Etcd
 from tests.servers.docker_engine import DockerEngine
-
-T = TypeVar("T")
 
 SLEEPING = ("python:3.13-slim", "sleep", "3600")
 
@@ -113,6 +115,16 @@ class Fleet:
         (found,) = json.loads(self._engine("inspect", service))
         self.running[number] = kind.entries(found, service)
 
+    def start_all(self, numbers: Iterable[int]) -> None:
+        """Start them, some at the same time."""
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(self.start, numbers))
+
+    def end_all(self, numbers: Iterable[int]) -> None:
+        """Kill them, some at the same time."""
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda number: self.end(number, "kill"), numbers))
+
     def end(self, number: int, how: str) -> None:
         name = self._engine.named(f"c{number}")
         command = {
@@ -132,56 +144,43 @@ class Fleet:
         self.start(number)
 
 
-class Reader:
-    """Reads a registry as meshkit's consumers do: all services whose names have a prefix."""
+class Reader(abc.ABC):
+    """Reads a registry: all services whose names begin with the prefix of a test's containers."""
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self._url = url
+    def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._registry: Registry | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._registry = self._wait(self._open())
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._registry is not None
-        self._wait(self._registry.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def shown(self) -> set[Entry]:
+    @abc.abstractmethod
+    async def all(self) -> set[Entry]:
         """The entries that are there, whatever their status but draining."""
-        return self._wait(self._read())
 
-    def wait_for(self, truth: set[Entry], *, within: float) -> float:
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the registry."""
+
+    async def shown(self) -> set[Entry]:
+        return {entry for entry in await self.all() if entry[0].startswith(self._prefix)}
+
+    async def wait_for(self, truth: set[Entry], *, within: float) -> float:
         """Return how long it took until the registry showed just this, in seconds."""
         began = time.monotonic()
-        while (shown := self.shown()) != truth:
+        while (shown := await self.shown()) != truth:
             took = time.monotonic() - began
             assert took < within, f"missing {truth - shown}, too many {shown - truth}"
-            time.sleep(0.05)
+            await asyncio.sleep(0.05)
         return time.monotonic() - began
 
-    async def _open(self) -> Registry:
-        return await open_registry(self._url).__aenter__()
 
-    async def _read(self) -> set[Entry]:
-        assert self._registry is not None
-        registry = self._registry
-        names = [each.name for each in await registry.services()]
-        snapshots = await asyncio.gather(
-            *(registry.instances(name) for name in names if name.startswith(self._prefix))
-        )
+class MeshReader(Reader):
+    """Reads as meshkit's consumers do."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        super().__init__(prefix)
+        self._registry = open_registry(url)
+
+    async def all(self) -> set[Entry]:
+        names = [each.name for each in await self._registry.services()]
+        snapshots = await asyncio.gather(*map(self._registry.instances, names))
         return {
             (snapshot.service, endpoint.host, endpoint.port)
             for snapshot in snapshots
@@ -190,5 +189,26 @@ class Reader:
             for endpoint in instance.endpoints.values()
         }
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+    async def aclose(self) -> None:
+        await self._registry.aclose()
+
+
+class SkyDnsReader(Reader):
+    """Reads what CoreDNS would: ``/skydns/<domain, backwards>/<name>/<id>`` in etcd."""
+
+    def __init__(self, etcd: Etcd, prefix: str, folder: str = "/skydns/local/cluster/") -> None:
+        super().__init__(prefix)
+        self._folder = folder
+        self._client = Client(EtcdOptions(endpoints=(Endpoint.parse(etcd.address),)))
+
+    async def all(self) -> set[Entry]:
+        contents = await watching.read(self._client, self._folder.encode())
+        found = set()
+        for key, entry in contents.entries.items():
+            value = json.loads(entry.value)
+            service = key.decode().removeprefix(self._folder).partition("/")[0]
+            found.add((service, value["host"], value["port"]))
+        return found
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
