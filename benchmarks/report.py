@@ -49,7 +49,7 @@ def row(result: Result) -> tuple[str, ...]:
 
 def figure(value: float) -> str:
     """Return a value with what a comparison with its limit needs; counts as they are."""
-    if value.is_integer():
+    if float(value).is_integer():
         return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 0.2 else f"{value:.2f}"
 

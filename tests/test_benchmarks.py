@@ -37,11 +37,13 @@ def test_one_is_repeated_and_the_page_is_composed_from_all(tmp_path: Path) -> No
     kept = json.loads((tmp_path / "kept" / "help.json").read_text())
     assert [row["name"] for row in kept["results"]] == ["help", "help_script"]
     assert kept["quick"]
+    kept["results"][0]["values"] = [0, 3]  # whole numbers, as of failed calls
+    (tmp_path / "kept" / "help.json").write_text(json.dumps(kept))
 
     done = bench(tmp_path, "pick", "--write")
     assert done.returncode in (0, 1), done.stderr
     page = (tmp_path / "page.md").read_text()
-    shown = ("| help | 4 x |", "| pick_p2c |", "### help", "### pick")
+    shown = ("| help | 4 x | 1.50 x | 0 - 3 |", "| pick_p2c |", "### help", "### pick")
     assert [name for name in shown if name not in page] == []
     assert page.index("| help |") < page.index("| pick_p2c |"), "in the order of the benchmarks"
     assert "With few rounds, so less exact: help, pick." in page
