@@ -49,7 +49,7 @@ async def _ask(transport: str, endpoint: Endpoint) -> str:
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
     try:
         if transport != "http":
-            return await _ask_grpc(endpoint)
+            return await asyncio.to_thread(_ask_grpc, endpoint)
         request = f"GET {LIVE} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         return _instance_id(await reader.read(16384))
@@ -59,15 +59,17 @@ async def _ask(transport: str, endpoint: Endpoint) -> str:
             await writer.wait_closed()
 
 
-async def _ask_grpc(endpoint: Endpoint) -> str:
-    import grpc.aio  # noqa: PLC0415 - HTTP alone needs no gRPC
+def _ask_grpc(endpoint: Endpoint) -> str:
+    """Not by grpc.aio: each loop that has used it is woken for the calls of all others."""
+    import grpc  # noqa: PLC0415 - HTTP alone needs no gRPC
 
-    async with grpc.aio.insecure_channel(f"dns:///{endpoint}", options=DIRECT) as channel:
-        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_CHECK)
-        call = check(b"")  # about the whole server
-        # Whatever it says of its health, and also when it does not speak gRPC.
-        metadata = dict(await call.trailing_metadata() or ())
-        return str(metadata.get(identity.INSTANCE, ""))
+    with grpc.insecure_channel(f"dns:///{endpoint}", options=DIRECT) as channel:
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_CHECK)
+        try:
+            _, call = check.with_call(b"", timeout=LIMIT)  # about the whole server
+        except grpc.RpcError:
+            return ""  # ours answers, however it is
+        return str(dict(call.trailing_metadata() or ()).get(identity.INSTANCE, ""))
 
 
 def _instance_id(answer: bytes) -> str:
