@@ -100,12 +100,13 @@ class Exchange:
             except BaseException as error:  # noqa: BLE001 - raised again if nothing makes up for it
                 answer = self._errored(call, pick, race, error, monotonic() - began)
             else:
-                answer = Answer(pick, request, raw, judge(pick.instance, raw))
-                if not self.is_good(call, answer):
+                outcome = judge(pick.instance, raw)
+                answer = Answer(pick, request, raw, outcome)
+                if outcome is OK and raw.status_code not in call.plan.statuses:  # as nearly all
+                    self._guards.answered(monotonic() - began)
+                elif not self.is_good(call, answer):
                     self._answered(call, answer, race)
                     answer = None
-                elif answer.outcome is OK:
-                    self._guards.answered(monotonic() - began)
             finally:
                 if race is not None:
                     self._unwatch(call, race)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from meshkit.client.call import Answer, Call
@@ -357,5 +358,5 @@ def _respond(kind: type[Kind], call: Call, answer: Answer[Any]) -> Kind:
         request=answer.request,
         instance=answer.pick.instance,
         attempts=call.attempts,
-        seconds=call.elapsed,
+        seconds=monotonic() - call.started,
     )

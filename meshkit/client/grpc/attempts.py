@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 # not to repeat by itself what never left: that is worth more than the name.
 PREVIOUS = "x-meshkit-previous-attempts"
 
-SHED = Outcome.SHED  # looking up members of an enum is slow before Python 3.12
+# Looking up members of an enum is slow before Python 3.12.
+OK, SHED, NOTHING = Outcome.OK, Outcome.SHED, Next.NOTHING
 
 log = logging.getLogger("meshkit.client")
 
@@ -267,10 +268,10 @@ class Attempts(Search):
             attempt.pick.done(self._beaten(attempt))
             return
         attempt.pick.done(verdict.outcome)
-        if verdict.next is not Next.NOTHING or verdict.error is not None:
+        if verdict.next is not NOTHING or verdict.error is not None:
             self._failed(attempt, inner, verdict)
             return
-        if attempt.due and verdict.outcome is Outcome.OK:
+        if attempt.due and verdict.outcome is OK:
             self.plan.guards.answered(attempt.seconds)
         if self._racing:
             self._wins(attempt, inner)
@@ -301,7 +302,7 @@ class Attempts(Search):
 
     def _failed(self, attempt: Attempt, inner: Any, verdict: Verdict) -> None:
         self._note(attempt, inner, verdict)
-        if self._racing and verdict.next is not Next.NOTHING:
+        if self._racing and verdict.next is not NOTHING:
             # Another one may answer yet. Not more are asked than were: this one's place is free.
             self._racing = tuple(each for each in self._racing if each[0] is not attempt)
             if inner is self._inner:
@@ -334,7 +335,7 @@ class Attempts(Search):
 
     def _may_retry(self, verdict: Verdict) -> bool:
         """Whether another attempt may follow; takes from the budget if so."""
-        if verdict.next is Next.NOTHING or self._told_not_to:
+        if verdict.next is NOTHING or self._told_not_to:
             return False
         if not self.plan.retry.may_retry(
             sent=self._sent,

@@ -180,7 +180,11 @@ class PowerOfTwo:
         """See :class:`Balancer`."""
         table = self._table
         if exclude or len(table) < 2:
-            return self._pick_besides(exclude)
+            if exclude or not table:
+                return self._pick_besides(exclude)
+            only = self._loads[0]
+            only.outstanding += 1
+            return only.chosen
         random = self._random
         number = random() * len(table)
         cut, one, other = table[int(number)]
