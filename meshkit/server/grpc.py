@@ -18,7 +18,7 @@ from meshkit.server.bind import bind, bind_message
 from meshkit.server.grpc_access_log import GrpcAccessLog, Watcher
 from meshkit.server.grpc_identity import IdentityInterceptor
 from meshkit.server.shedding import Limiter
-from meshkit.server.shedding.grpc import SheddingInterceptor
+from meshkit.server.shedding.grpc import Shedding
 from meshkit.server.tracing import Traces
 
 Add = Callable[[Any, Any], None]
@@ -60,14 +60,14 @@ class GrpcServer:
         access_log: bool = False,
         watcher: Watcher | None = None,
     ) -> None:
-        self._identity = IdentityInterceptor(baggage)
-        interceptors: list[grpc.aio.ServerInterceptor] = [self._identity]
+        log = shedding = None
         if access_log or watcher is not None:
-            interceptors.append(GrpcAccessLog(lines=access_log, watcher=watcher))
+            log = GrpcAccessLog(lines=access_log, watcher=watcher)
         if limiter is not None:
-            interceptors.append(SheddingInterceptor(limiter, lambda: self._identity.instance_id))
+            shedding = Shedding(limiter, lambda: self._identity.instance_id)
+        self._identity = IdentityInterceptor(baggage, log=log, shedding=shedding)
         options = (*OPTIONS, ("grpc.max_receive_message_length", max_message or -1))
-        self._server = grpc.aio.server(interceptors=interceptors, options=options)
+        self._server = grpc.aio.server(interceptors=[self._identity], options=options)
         self._health = grpc_health.aio.HealthServicer()
         self._names: list[str] = []
         self.port = self._bind(host, port)

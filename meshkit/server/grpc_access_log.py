@@ -6,12 +6,11 @@ import asyncio
 import functools
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import unquote
 
 import grpc
-import grpc.aio
 
 from meshkit.server.access_log import AccessLog, entry
 
@@ -35,10 +34,10 @@ class Watcher(Protocol):
         ...
 
 
-class GrpcAccessLog(grpc.aio.ServerInterceptor):
+class GrpcAccessLog:
     """Writes a line for each call when its handler ends, however it ends.
 
-    It stands behind the interceptor that gives each call its context.
+    It stands behind what gives each call its context.
 
     Args:
         lines: False to write none, and only tell the watcher.
@@ -48,23 +47,12 @@ class GrpcAccessLog(grpc.aio.ServerInterceptor):
     def __init__(self, *, lines: bool = True, watcher: Watcher | None = None) -> None:
         self._lines = lines
         self._watcher = watcher
-        self._wrapped: dict[str, tuple[object, Handler]] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """See grpc.aio.ServerInterceptor."""
-        handler = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
-        if handler is None or method.startswith(QUIET):
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Return a handler of the same kind for a method."""
+        if method.startswith(QUIET):
             return handler
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            new = functools.partial(Line, method, self._lines, self._watcher)
-            known = self._wrapped[method] = (handler, logged(new, handler))
-        return known[1]
+        return logged(functools.partial(Line, method, self._lines, self._watcher), handler)
 
 
 def ended_with(context: Any, error: BaseException | None, deadline: float | None) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
-import grpc.aio
 
 from meshkit import identity, propagation
 from meshkit.server.shedding.limiter import Limiter
@@ -22,14 +21,14 @@ DETAIL = "overloaded, not handled: call another instance, or try again later"
 PUSHBACK = ("grpc-retry-pushback-ms", "1000")  # for gRPC's own retries (its proposal A6)
 
 
-class SheddingInterceptor(grpc.aio.ServerInterceptor):
+class Shedding:
     """Lets in as many gRPC calls at once as the limiter allows.
 
     A call counts until its answer begins, as over HTTP. One whose requests are a stream is let in
     or not, but does not count, for its time is the caller's; nor does one with a handler that is
     not async, for gRPC runs those in threads of its own, whose number bounds them.
 
-    It stands behind the interceptor that gives each call its context.
+    It stands behind what gives each call its context.
 
     Args:
         limiter: of the loop that gRPC runs in.
@@ -39,28 +38,22 @@ class SheddingInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, limiter: Limiter, instance_id: Callable[[], str]) -> None:
         self._limiter = limiter
         self._instance_id = instance_id
-        self._wrapped: dict[str, tuple[object, Handler]] = {}
         # As a stream: it refuses a call of any kind, without waiting for its request.
         self._refusal: Handler = grpc.stream_stream_rpc_method_handler(self._refuse_any)
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """See grpc.aio.ServerInterceptor."""
-        handler = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
-        if handler is None or method.startswith(EXEMPT):
-            return handler
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, self._wrap(method, handler))
-        if known[1] is handler and not self._has_room():
-            return self._refusal
-        return known[1]
+    def limit(self, method: str, handler: Handler) -> tuple[Handler, Handler | None]:
+        """Return what handles the calls of a method.
 
-    def _has_room(self) -> bool:
+        And what answers instead when there is no room (see :meth:`has_room`); None when the
+        first sees to that.
+        """
+        if method.startswith(EXEMPT):
+            return handler, None
+        wrapped = self._wrap(method, handler)
+        return wrapped, self._refusal if wrapped is handler else None
+
+    def has_room(self) -> bool:
+        """Whether a call that does not count may come in."""
         if self._limiter.acquire() is None:
             return False
         self._limiter.forget()
