@@ -108,6 +108,15 @@ def test_only_a_heartbeat_lapses(name: str, lapsed: bool) -> None:  # noqa: FBT0
     assert (instance.status, instance.lapsed) == (Status.DOWN, lapsed)
 
 
+def test_an_agent_that_is_away_says_nothing_of_its_services() -> None:
+    agent = {"CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "critical"}
+    beat = {"CheckID": "service:web", "Name": "meshkit heartbeat", "Status": "critical"}
+    own = {"CheckID": "service:web:http", "Name": "http", "Status": "critical"}
+    for checks, lapsed in (([agent], True), ([agent, beat], True), ([agent, own], False)):
+        (instance,) = decode([{**entry(), "Checks": checks}])
+        assert (instance.status, instance.lapsed) == (Status.DOWN, lapsed)
+
+
 def test_ids_of_any_text_become_labels() -> None:
     ids = ["10.0.0.1:8000/web", "web_1", "Web 1", "web-1", "x" * 100, "日本", "web-1-"]
     found = decode([entry(ID=each) for each in ids])

@@ -19,6 +19,9 @@ STATUS = "meshkit-status"
 STARTED_AT = "meshkit-started-at"
 OWN = (OWN_VERSION, ZONE, STATUS, STARTED_AT)
 
+# What the agents find out about each other: https://developer.hashicorp.com/consul/docs/architecture
+AGENT = ("serfHealth", "Serf Health Status")
+
 # Addresses that Consul itself adds to a service.
 CONSULS_ADDRESSES = re.compile(r"(lan|wan)(_ipv[46])?|(consul-)?virtual.*")
 
@@ -110,7 +113,8 @@ def _status(
 ) -> tuple[Status, bool]:
     """Combine what the instance declared with what Consul sees; warning counts as up.
 
-    Also return whether nothing but its overdue heartbeat speaks against it.
+    Also return whether all that speaks against it is that it was not heard of in time: its own
+    heartbeat, or by the other agents the one that it is registered at, as while that restarts.
     """
     status = Status(declared) if declared in tuple(Status) else Status.UP
     critical = {
@@ -121,7 +125,7 @@ def _status(
     if status is not Status.UP or not critical:
         return status, False
     # By the id alone it could be the only check of a service that is none of ours.
-    return Status.DOWN, critical == {(heartbeat_id(service_id), HEARTBEAT)}
+    return Status.DOWN, critical <= {(heartbeat_id(service_id), HEARTBEAT), AGENT}
 
 
 def _endpoints(service: Mapping[str, Any], node_address: str) -> dict[str, Endpoint]:
