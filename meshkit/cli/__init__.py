@@ -10,8 +10,10 @@ import difflib
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from meshkit.errors import MeshError
@@ -50,6 +52,8 @@ Exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, end_at_once)
     try:
         code = dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -58,6 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def end_at_once(number: int, _: FrameType | None) -> None:
+    """Do what any process but the first of a container does by itself when it is told to end.
+
+    The kernel keeps from process 1 what it has no handler for, so a container that is stopped
+    while it still imports would be waited for in vain. A running service has a handler of its own.
+    """
+    os._exit(128 + number)
 
 
 def dispatch(arguments: list[str]) -> int:
