@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench servers faults soak clean
+.PHONY: help demo demo-docker test lint types check bench servers faults soak clean
 
 help: ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 $(READY): pyproject.toml
 	@echo "making the environment in $(VENV)"
@@ -21,6 +21,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## run the examples: 5 processes, real traffic, one killed, nothing lost
 	@$(BIN)/python examples/demo $(ARGS)
+
+demo-docker: $(READY) ## the same in containers, on a Consul cluster that loses its leader
+	@$(BIN)/python examples/docker/demo $(ARGS)
 
 # Most tests wait for servers, so several run at once; those that share a cluster run in turn.
 # What fails is run up to twice more, on a machine that may be busy with other things, and shown.
@@ -38,6 +41,7 @@ lint: $(READY) ## check style, formatting and the direction of imports
 types: $(READY) ## check types
 	@$(BIN)/mypy
 	@cd examples/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
+	@cd examples/docker/demo && ../../../$(BIN)/mypy --config-file ../../../pyproject.toml *.py ../*.py
 	@cd benchmarks && MYPYPATH=services:../examples/users:.. ../$(BIN)/mypy --config-file ../pyproject.toml *.py failover/*.py services/*.py
 
 check: lint types test ## all of the above

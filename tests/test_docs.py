@@ -79,7 +79,11 @@ class Terminal:
         """`make test` runs this very test; that its target exists and what it runs is checked."""
         command = ["make", "--dry-run", "--always-make", target]
         planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        runs = {"demo": "examples/demo", "test": "-m pytest"}[target]
+        runs = {
+            "demo": "examples/demo",
+            "demo-docker": "examples/docker/demo",
+            "test": "-m pytest",
+        }[target]
         assert runs in planned.stdout
 
     def _serve(self, words: list[str]) -> None:
@@ -181,6 +185,7 @@ def test_the_compose_file_of_the_registrator_page(docker: DockerEngine) -> None:
 
 def test_no_other_page_shows_commands_that_nobody_runs() -> None:
     tested = {"README.md", "running.md", "config.md", "routing.md", "server.md", "registrator.md"}
+    tested |= {"docker.md"}  # in tests/docker/test_page.py
     generated = {"benchmarks.md"}
     for page in PAGES:
         if page.name not in tested | generated:

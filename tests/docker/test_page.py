@@ -1,0 +1,153 @@
+"""docs/docker.md: its commands are typed as they stand there, and say what it shows."""
+
+import http.client
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.servers.docker_engine import DockerEngine
+from tests.support.processes import ROOT, environment
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.xdist_group("docker-compose")]
+
+PAGE = ROOT / "docs" / "docker.md"
+BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LIMIT = 900  # seconds for one command, with builds, on a busy machine
+SETTLING = 120.0
+
+Compose = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def compose(docker_program: object) -> Iterator[Compose]:
+    """Runs a command line of the page on a project of the test's own."""
+    engine = DockerEngine(docker_program)  # type: ignore[arg-type]
+    variables = environment({"COMPOSE_PROJECT_NAME": engine.prefix, "CONSUL_PORT": "0"})
+
+    def run(line: str) -> str:
+        done = subprocess.run(
+            shlex.split(line),
+            cwd=ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    try:
+        yield run
+    finally:
+        run("docker compose down --volumes --rmi local")
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command, with what the page says that it prints (after the last one of a block)."""
+    found: list[tuple[str, str]] = []
+    for kind, text in BLOCK.findall(PAGE.read_text()):
+        if kind == "sh":
+            found += [(line, "") for line in text.splitlines()]
+        elif found:  # before the first command it is the demo's, which has tests of its own
+            found[-1] = (found[-1][0], text)
+    return found
+
+
+def shape(text: str, project: str) -> list[str]:
+    """Return the lines without what differs from run to run, sorted."""
+    lines = []
+    for line in text.splitlines():
+        plain = line.replace(project, "meshkit")
+        plain = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", plain)
+        plain = re.sub(r"\b(orders|users)-[0-9a-f]{12}-\d+-[0-9a-f]{6}\b", r"\1-ID", plain)
+        plain = re.sub(r"\S+-meshkit-stock-1-8000-[0-9a-f]+", "stock-ID", plain)
+        plain = re.sub(r"users-\d+-\d+-\d+-\d+-\d+", "users-IP", plain)
+        plain = re.sub(r"\d+\.\d+\.\d+\.\d+:\d+", "ADDRESS", plain)
+        plain = re.sub(r"\b\d+[smh]\b", "AGE", plain)
+        plain = re.sub(r"\b\d+\.\d+\.\d+\b", "VERSION", plain)
+        plain = re.sub(r"^node\d", "NODE", plain) if "ID" in plain else plain  # anyone may lead
+        if words := plain.split():
+            lines.append(" ".join(words))
+    return sorted(lines)
+
+
+def test_the_commands_say_what_the_page_shows(compose: Compose) -> None:
+    shown = commands()
+    assert len(shown) >= 11
+    project = json.loads(compose("docker compose config --format json"))["name"]
+    assert shown[0][0].startswith("docker compose up --build --wait")
+    for line, expected in shown:
+        if line == "docker compose down --volumes":
+            continue  # at the end of all tests
+        output = compose(line)
+        if expected:
+            wanted = shape(expected, "meshkit")
+            eventually(
+                lambda: shape(compose(line), project) == wanted,  # noqa: B023 - called at once
+                within=SETTLING,
+                every=1,
+            )
+        elif "checks/" in line:
+            checks = json.loads(output)
+            assert checks
+            assert {each["Status"] for each in checks} == {"passing"}
+        elif line.endswith("ps"):
+            assert output.count("(healthy)") >= 4 + 5  # nodes, users and orders
+        elif "logs" in line:
+            tally = json.loads(output[output.index("{") :])
+            assert tally["failed"] == 0
+            assert tally["answered"] > 0
+
+
+def test_five_of_users_are_registered_and_nothing_collides(compose: Compose) -> None:
+    compose("docker compose up --detach --no-recreate --scale users=5 users")
+
+    def registered() -> int:
+        shown = json.loads(compose("docker compose exec -T orders meshkit ps users --json"))
+        up = [each for each in shown if each["status"] == "up" and "v1" in each["tags"]]
+        return len({each["endpoints"]["http"].rpartition(":")[0] for each in up})
+
+    eventually(lambda: registered() == 5, within=SETTLING, every=1)
+
+
+def test_the_web_ui_is_there(compose: Compose) -> None:
+    host, port = compose("docker compose port node4 8500").strip().split(":")
+    assert host == "127.0.0.1"
+    for path, content in (("/ui/", "Consul"), ("/v1/catalog/services", '"users"')):
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert content in answer.read().decode()
+        connection.close()
+
+
+def test_each_profile_is_right_on_its_own() -> None:
+    for profile, expected in {
+        "consul": {"node1", "node2", "node3", "node4"},
+        "etcd": {"etcd1", "etcd2", "etcd3"},
+        "zookeeper": {"zoo1", "zoo2", "zoo3"},
+    }.items():
+        done = subprocess.run(
+            ["docker", "compose", "config", "--format", "json"],
+            cwd=ROOT,
+            env=environment({"COMPOSE_PROFILES": profile}),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        services = json.loads(done.stdout)["services"]
+        assert {"users", "users-v2", "orders", "load"} | expected <= services.keys()
+        for name in ("users", "users-v2", "orders", "load"):
+            registry = services[name]["environment"]["MESHKIT_REGISTRY"]
+            assert registry.startswith(f"{profile}://")
+            hosts = registry.partition("://")[2].partition("/")[0].split(",")
+            assert {host.partition(":")[0] for host in hosts} <= expected
+            assert "ports" not in services[name]  # so that it can be scaled
