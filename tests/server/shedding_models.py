@@ -28,9 +28,15 @@ class Tally:
 
 @dataclasses.dataclass(slots=True)
 class World:
-    """The clock, and what became of the calls by the second in which they came."""
+    """The clock, and what became of the calls by the second in which they came.
+
+    Attributes:
+        now: what all clocks show.
+        delayed: how much of it the process was kept from running, by others.
+    """
 
     now: float = 0.0
+    delayed: float = 0.0
     seconds: dict[int, Tally] = dataclasses.field(default_factory=dict)
     most_in_flight: int = 0
 
@@ -117,7 +123,10 @@ class Pool:
 
 
 class Loop:
-    """An event loop whose handlers never wait: each turn serves what came during the last."""
+    """An event loop whose handlers never wait: each turn serves what came during the last.
+
+    ``others`` tells for how long other programs take the processor while a call is served.
+    """
 
     def __init__(
         self,
@@ -127,16 +136,21 @@ class Loop:
         *,
         refusal: float = 0.0001,
         deadline: float = 1.0,
+        others: Callable[[random.Random, float], float] = lambda _rng, _seconds: 0.0,
     ) -> None:
         self._limiter = limiter
         self._world = world
         self._service = service
         self._refusal = refusal
         self._deadline = deadline
+        self._others = others
 
     def run(self, rate: Callable[[float], float], *, until: float, seed: int = 1) -> None:
+        self.serve(arrivals(rate, until, seed), seed=seed)
+
+    def serve(self, coming: Iterator[float], *, seed: int = 1) -> None:
+        """Serve calls that come at these moments."""
         rng = random.Random(seed + 1000)
-        coming = arrivals(rate, until, seed)
         ahead = next(coming, None)
         world = self._world
         while ahead is not None:
@@ -159,6 +173,9 @@ class Loop:
             return
         kind, seconds = self._service(rng, when)
         world.now += seconds
+        others = self._others(rng, seconds)
+        world.now += others
+        world.delayed += others
         self._limiter.release(came, kind)
         tally.answered += 1
         tally.in_time += world.now - when <= self._deadline

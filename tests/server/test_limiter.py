@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 
 import pytest
 
 from meshkit.server.shedding import Limiter
-from tests.server.shedding_models import Loop, Pool, Service, World, constant, spread
+from meshkit.server.shedding.run_delay import RunDelay, ThreadRunDelay
+from tests.server.shedding_models import (
+    Loop,
+    Pool,
+    Service,
+    World,
+    arrivals,
+    constant,
+    spread,
+)
 
 
 def step(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -73,6 +83,73 @@ def test_an_event_loop_that_only_computes_stays_busy_with_calls_in_time(seconds:
 
     off = loop(constant(seconds), step(capacity / 2, capacity * 3, 5, 10), until=15, adaptive=False)
     assert off.between(7, 10).in_time == 0
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_processor_that_others_take_for_tenths_of_a_second_is_no_overload(*, sees: bool) -> None:
+    def others(rng: random.Random, _seconds: float) -> float:
+        return rng.uniform(0.2, 0.5) if rng.random() < 0.01 else 0.0
+
+    world = World()
+    limiter = Limiter(clock=world.clock, delay=RunDelay(lambda: world.delayed) if sees else None)
+    Loop(limiter, world, constant(0.005), others=others).run(lambda _now: 40, until=120)
+    # Without a look at it, it passes for one: it makes everything late.
+    assert (world.between(0, 120).refused == 0) == sees
+
+
+@pytest.mark.parametrize("seconds", [0.0005, 0.005])
+def test_an_overload_beside_programs_that_take_two_thirds_of_the_processor(seconds: float) -> None:
+    world, capacity = World(), 1 / seconds / 3
+    limiter = Limiter(clock=world.clock, delay=RunDelay(lambda: world.delayed))
+    served = Loop(limiter, world, constant(seconds), others=lambda _rng, seconds: 2 * seconds)
+    served.run(step(capacity / 2, capacity * 3, 5, 12), until=17)
+    spent = world.between(7, 12).refused * 0.0001
+    assert world.between(7, 12).in_time > 0.9 * capacity * (5 - spent)
+    assert world.between(14, 16).refused == 0
+
+
+def test_bursts_are_no_overload() -> None:
+    world = World()
+    limiter = Limiter(clock=world.clock)
+    steady = list(arrivals(lambda _now: 20, 60, 1))
+    bursts = [float(second) for second in range(5, 60) for _ in range(30)]
+    Loop(limiter, world, constant(0.01)).serve(iter(sorted(steady + bursts)))
+    assert world.between(0, 60).refused == 0
+
+
+def test_a_limit_that_was_a_mistake_is_gone_within_a_second() -> None:
+    """As after a pause of a service that answers 1000 calls at once."""
+
+    def service(_rng: random.Random, now: float) -> tuple[str, float]:
+        return "GET /", 6 - now if 5 <= now < 6 else 0.05
+
+    world = pool(service, lambda _now: 4000, until=15)
+    assert world.between(8, 15).refused == 0
+
+
+def test_the_wait_for_a_processor_is_counted_between_any_two_moments() -> None:
+    total = 0.0
+    delay = RunDelay(lambda: total)
+    assert delay.since(0.0, 1.0) == 0.0  # what was before the first look is not known
+    total = 0.5
+    assert delay.since(1.0, 2.0) == 0.5
+    assert delay.since(1.5, 2.0) == 0.25  # as if it had been even
+    total = 4.0
+    assert delay.since(2.0, 3.0) == 1.0  # never more than has passed
+    assert delay.since(3.0, 3.0) == 0.0
+
+
+def test_the_kernel_counts_what_others_take() -> None:
+    """Two threads of which each computes can't wait less than they do in all."""
+    clock, delay = time.perf_counter, ThreadRunDelay()
+    began, own = clock(), time.thread_time()
+    delay.since(began, began)
+    while clock() - began < 0.5:
+        pass
+    ended = clock()
+    waited, computed = delay.since(began, ended), time.thread_time() - own
+    assert 0 <= waited <= ended - began
+    assert waited + computed == pytest.approx(ended - began, abs=0.1)
 
 
 def test_a_lasting_overload_does_not_creep_upwards() -> None:

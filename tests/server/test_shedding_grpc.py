@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from meshkit import MeshService, Runtime
 from meshkit.identity import INSTANCE, SHED
 from meshkit.propagation import DEADLINE
+from meshkit.server.shedding.grpc import arrival
 from tests.protos import echo_pb2_grpc
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 from tests.support.waiting import aeventually
@@ -189,3 +191,14 @@ async def test_time_in_the_queue_of_grpc_itself_is_known_from_the_deadline(desk:
 @pytest.mark.parametrize("text", ["", "-5", "soon", "9" * 30, "1.5"])
 async def test_a_malformed_deadline_breaks_nothing(stub: Any, text: str) -> None:
     await stub.Say(EchoRequest(), timeout=10, metadata=((DEADLINE, text),))
+
+
+@pytest.mark.parametrize(("told", "waited"), [("10250", 0.25), ("99999999", 0.0), ("5000", 0.0)])
+def test_a_strangers_deadline_is_no_time_that_its_calls_have_waited(
+    told: str, waited: float
+) -> None:
+    """As of a gateway that passes on what its own caller wrote."""
+    call = SimpleNamespace(incoming=((DEADLINE, told),), remaining=10.0)
+    before = time.perf_counter()
+    came = arrival(SimpleNamespace(call=call))
+    assert before - waited <= came <= time.perf_counter() - waited

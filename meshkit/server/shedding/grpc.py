@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its type stubs only
 Behavior = Callable[[Any, Any], Any]
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
+LONGEST = 10.0  # seconds that a call may have waited in gRPC's core
 OK = grpc.StatusCode.OK  # looking up members of an enum is slow before Python 3.12
 DETAIL = "overloaded, not handled: call another instance, or try again later"
 PUSHBACK = ("grpc-retry-pushback-ms", "1000")  # for gRPC's own retries (its proposal A6)
@@ -141,4 +142,6 @@ def arrival(context: Any) -> float:
     left: float | None = context.call.remaining
     if left is None or not told.isdecimal() or len(told) > propagation.DIGITS:
         return now
-    return now - max(0.0, int(told) / 1000 - left)
+    waited = int(told) / 1000 - left
+    # Who says more than that has waited here means another deadline than gRPC's.
+    return now - waited if 0 < waited <= LONGEST else now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshkit.server.shedding.limiter import Limiter
+from meshkit.server.shedding.run_delay import ThreadRunDelay
 from meshkit.settings import MeshSettings
 
 
@@ -15,4 +16,5 @@ def new_limiter(settings: MeshSettings) -> Limiter | None:
     adaptive = settings.shedding == "auto"
     if not adaptive and settings.max_concurrency is None:
         return None
-    return Limiter(adaptive=adaptive, ceiling=settings.max_concurrency)
+    delay = ThreadRunDelay() if adaptive else None
+    return Limiter(adaptive=adaptive, ceiling=settings.max_concurrency, delay=delay)
