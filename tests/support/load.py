@@ -11,6 +11,9 @@ from typing import Self
 
 from tests.support.waiting import aeventually
 
+WINDOWS = 8
+LEAST_RATE = 25
+
 
 class Load:
     """Steady calls in the background of a test.
@@ -45,6 +48,26 @@ class Load:
         await aeventually(all_have, within=60)
         await asyncio.sleep(1)
 
+    async def p99(self, seconds: float) -> float:
+        """Return what the slowest of a hundred calls take that end within the next seconds."""
+        before = len(self.seconds)
+        await asyncio.sleep(seconds)
+        took = sorted(self.seconds[before:])
+        assert took, "no call has ended"
+        return took[int(len(took) * 0.99)]
+
+    async def calm(self, limit: float) -> float:
+        """Return the 99th percentile of the first window below ``limit``, or else the best one.
+
+        A window may be slow for what else the machine does; all of them only for what they show.
+        """
+        best = await self.p99(2)
+        for _ in range(WINDOWS - 1):
+            if best < limit:
+                break
+            best = min(best, await self.p99(2))
+        return best
+
     async def _drive(self) -> None:
         due = time.monotonic()
         while True:
@@ -78,3 +101,22 @@ class Load:
         self._driver.cancel()
         await asyncio.gather(self._driver, return_exceptions=True)
         await asyncio.gather(*self._tasks)
+
+
+async def bearable(call: Callable[[], Awaitable[str]], *, rate: float, limit: float) -> float:
+    """Return the calls a second, ``rate`` or less, that are answered while nothing is wrong.
+
+    A fault is not to be judged by what the machine has no time for.
+
+    Args:
+        call: what is called.
+        rate: calls a second.
+        limit: seconds in which nearly all of them are to be answered.
+    """
+    while rate > LEAST_RATE:
+        async with Load(call, rate=rate) as load:
+            slowest = await load.p99(2)
+        if not load.errors and slowest < limit:
+            break
+        rate /= 2
+    return rate
