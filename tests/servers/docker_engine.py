@@ -12,6 +12,8 @@ import pytest
 from tests.servers.programs import REQUIRE, find_program
 
 COMMAND_LIMIT = 300.0
+# In this order: what is in use can't be removed.
+REMOVAL = {"container": ("--force", "--volumes"), "network": (), "image": ("--force",)}
 HOW_TO_GET = "no Docker engine here: start one, or name it by DOCKER_HOST"
 
 
@@ -73,14 +75,11 @@ class DockerEngine:
 
     def clear(self) -> None:
         """Remove all that was made."""
-        for kind, name in reversed(self._made):
-            force = [] if kind == "network" else ["--force"]
-            volumes = ["--volumes"] if kind == "container" else []
-            subprocess.run(
-                [str(self.program), kind, "rm", *force, *volumes, name],
-                capture_output=True,
-                check=False,
-            )
+        for kind, options in REMOVAL.items():
+            names = [name for each, name in self._made if each == kind]
+            if names:  # in one command: the engine removes them side by side
+                command = [str(self.program), kind, "rm", *options, *names]
+                subprocess.run(command, capture_output=True, check=False)
         self._made.clear()
 
     def _own(self, kind: str, name: str) -> str:
