@@ -75,6 +75,7 @@ def end_at_once(number: int, _: FrameType | None) -> None:
 
 def dispatch(arguments: list[str]) -> int:
     """Run the command line; return the exit code."""
+    complaints.json_line = None  # as long as no command has found out that it is to be JSON
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(overview())
         return 0 if arguments else USAGE_ERROR

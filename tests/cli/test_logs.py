@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from meshkit import context
+from meshkit.cli import complaints
 from meshkit.cli.logs import NOISY, LogFormat, configure, held, is_json
 
 
@@ -23,6 +24,7 @@ def _restored() -> Iterator[None]:
     handlers = logging.getLogger().handlers[:]
     yield
     logging.captureWarnings(False)
+    complaints.json_line = None
     logging.getLogger().handlers[:] = handlers
     for logger, level in before:
         logger.setLevel(level)
