@@ -81,7 +81,7 @@ class Attempts(Search):
         self._timeout = self._channel.timeout if timeout is None else timeout
         # A handler that passes on all metadata that it got would name itself as the target.
         self._metadata = metadata and tuple(pair for pair in metadata if pair[0] != identity.TARGET)
-        self._picker = self._channel.router.aim(self._metadata)
+        self._picker = self._channel.router.aim(self._metadata, method.key)
         if (context := current()) is not OUTSIDE:
             self._inherit(context)
         self._deadline = self._loop.time() + self._timeout if self._timeout < math.inf else None

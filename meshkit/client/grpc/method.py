@@ -32,6 +32,7 @@ class MethodOptions(TypedDict, total=False):
     Keys:
         retry, hedge, breaker, bulkhead: see :class:`~meshkit.client.policy.PolicyOptions`.
         idempotent: it may run twice, whatever its proto says.
+        key: what the calls are about, for balancers that keep calls with one key together.
     """
 
     retry: RetryPolicy
@@ -39,6 +40,7 @@ class MethodOptions(TypedDict, total=False):
     breaker: BreakerPolicy | None
     bulkhead: BulkheadPolicy | None
     idempotent: bool
+    key: str | None
 
 
 class Method:
@@ -50,10 +52,12 @@ class Method:
         idempotent: it may run twice.
         plan: what its calls may do when an attempt fails or does not answer.
         patient: its calls ask another instance when one does not answer in time.
+        key: what its calls are about; None to go by what the channel is sticky to.
     """
 
     kind: ClassVar[str] = ""
     call: ClassVar[type[MeshCall]] = MeshCall
+    key: str | None = None
 
     def __init__(
         self,
@@ -134,7 +138,9 @@ class Method:
         )
 
     def _at(self, path: str) -> Self:
-        return type(self)(self.channel, path, *self._codecs, known=False, plan=self.plan)
+        made = type(self)(self.channel, path, *self._codecs, known=False, plan=self.plan)
+        made.key = self.key
+        return made
 
     def using(self, **options: Unpack[MethodOptions]) -> Self:
         """Return this method with policies of its own, for some calls or for all.
@@ -144,7 +150,8 @@ class Method:
             read = stub.GetUser.using(retry=RetryPolicy(attempts=2), hedge=HedgePolicy())
             user = await read(GetUserRequest(id=1))
 
-        Make it once and keep it. What is not given stays as the channel has it.
+        Make it once and keep it. What is not given stays as the channel has it. With a ``key``
+        it is made for each: ``stub.GetCart.using(key=cart_id)(request)``.
 
         Args:
             options: see :class:`MethodOptions`.
@@ -157,6 +164,8 @@ class Method:
         made = type(self)(self.channel, self.path, *self._codecs, known=self._known, plan=plan)
         made.idempotent = options.get("idempotent", self.idempotent)
         made.patient = made.idempotent and made.kind == "unary_unary"
+        made.key = options.get("key", self.key)
+        made._bound = self._bound  # noqa: SLF001 - of a key's few calls, few would bind anew
         return made
 
 
