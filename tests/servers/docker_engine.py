@@ -14,7 +14,7 @@ from tests.servers.programs import REQUIRE, find_program
 COMMAND_LIMIT = 300.0
 # In this order: what is in use can't be removed.
 REMOVAL = {"container": ("--force", "--volumes"), "network": (), "image": ("--force",)}
-HOW_TO_GET = "no Docker engine here: start one, or name it by DOCKER_HOST"
+HOW_TO_GET = "no Docker engine here: run scripts/docker-engine, or name one by DOCKER_HOST"
 
 
 class DockerEngine:
