@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from meshkit import Mesh, MeshService, Runtime, get
 from meshkit.errors import LeaseLost, RegistryError, RegistryUnavailable
-from meshkit.model import Endpoint, Instance, Snapshot
+from meshkit.model import Endpoint, Instance, Snapshot, Status
 from meshkit.registry import Lease, Registry, open_registry
 from meshkit.runtime.registration import Registration
 from meshkit.testing.registry_contract import Opener, RegistryContract
 from tests.servers import ConsulCluster
-from tests.support.waiting import eventually
+from tests.support.waiting import aeventually, eventually
 
 pytestmark = [pytest.mark.consul, pytest.mark.slow]
 
@@ -203,6 +204,33 @@ async def test_a_killed_client_agent_keeps_what_it_had(consul_cluster: ConsulClu
         await asyncio.to_thread(client.start)
         await registry.renew(lease)  # the same lease: the agent's data is on its disk
         await follower.until(ids(USERS.id))
+
+
+class Users(MeshService):
+    name = "users"
+
+    @get("/who")
+    async def who(self) -> str:
+        return "me"
+
+
+async def test_who_serves_on_while_its_agent_is_lost_is_called_if_nobody_else_is_left(
+    consul_cluster: ConsulCluster,
+) -> None:
+    client, server = consul_cluster.client, consul_cluster.follower()
+    async with Runtime(Users(), registry=client.url), Mesh(server.url) as mesh:
+        users = mesh.http("users")
+        assert (await users.get("/who")).json() == "me"
+        await asyncio.to_thread(client.kill)
+
+        async def lost() -> bool:
+            """Whether the servers have found the agent missing, and the caller believes it."""
+            listed = mesh.target("users").subscription.snapshot
+            assert listed is not None
+            return [each.status for each in listed.instances] == [Status.DOWN]
+
+        await aeventually(lost, within=PATIENCE)
+        assert (await users.get("/who")).json() == "me"
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["another node id", "a fixed node id"])
