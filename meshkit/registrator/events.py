@@ -22,7 +22,8 @@ FILTERS = {"type": ["container", "network"], "event": [*CONTAINER, *NETWORK]}
 # Of what went before us only this much is of interest: a container that was told to stop then may
 # still be on its way.
 LOOK_BACK = 10
-LONGEST_PAUSE = 5.0
+# What happens meanwhile is seen that much later; and the engine is of this machine, as a rule.
+LONGEST_PAUSE = 1.0
 
 log = logging.getLogger("meshkit.registrator")
 
