@@ -80,8 +80,10 @@ class Follower:
         self._remember(event)
         if event.get("Type") == "network":
             container_id = str(attributes.get("container") or "")
-        else:
+        elif self._fleet.wants(attributes):  # a container's labels are among them
             container_id = str(actor.get("ID") or "")
+        else:
+            return
         if not container_id:
             return
         self._counters.events += 1

@@ -8,7 +8,7 @@ import functools
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshkit.docker import Docker, DockerError, DockerNotFound
@@ -22,7 +22,8 @@ from meshkit.registrator.template import Template
 
 Inspect = Mapping[str, Any]
 
-AT_ONCE = 8
+AT_ONCE = 32
+PATIENCE = 0.5
 # How long a container that was told to stop, and goes on, is taken for one that is leaving.
 LEAVING = 300.0
 STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
@@ -53,22 +54,46 @@ class Known:
 class Fleet:
     """See the module. Whoever hears of an event marks; ``refresh`` reads what is marked.
 
-    Attributes:
-        complete: whether each container was read since the last list was.
+    Docker answers for a container only when it has done with it, as with starting it, which may
+    take seconds. The others do not wait for that.
+
+    Args:
+        docker: the engine.
+        options: which containers count, and how they are read.
+        host: the engine's machine.
+        counters: filled as things happen.
+        wake: called when a container is read that ``refresh`` has not waited for.
     """
 
-    def __init__(self, docker: Docker, options: Options, host: Host, counters: Counters) -> None:
-        self.complete = False
+    def __init__(
+        self,
+        docker: Docker,
+        options: Options,
+        host: Host,
+        counters: Counters,
+        wake: Callable[[], None],
+    ) -> None:
         self._docker = docker
         self._options = options
         self._host = host
         self._counters = counters
         self._known: dict[str, Known] = {}
+        self._wake = wake
         self._marked: set[str] = set()
+        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._late: set[str] = set()
+        self._failed: DockerError | None = None
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._list = True
+        self._unread: set[str] | None = None  # of the first list
         self._fetches = Template.of(options.tags).fetches
         self._leaving: dict[str, tuple[int, float]] = {}  # signal, and when it was sent
         self._services: dict[str, Inspect] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether each container of the first list was read: what no other has is left over."""
+        return self._unread is not None and not self._unread
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -106,13 +131,19 @@ class Fleet:
         self._leaving.pop(container_id, None)
         self.mark(container_id)
 
-    async def refresh(self) -> None:
-        """Read what is marked. Raises DockerError; what could not be read stays marked."""
+    async def refresh(self, *, patience: float | None = PATIENCE) -> None:
+        """Read what is marked.
+
+        Args:
+            patience: seconds after which what Docker has not answered yet is left to be read in
+                its own time; None to wait for all.
+
+        Raises DockerError; what could not be read stays marked.
+        """
         try:
             if self._list:
                 await self._read_list()
-            marked, self._marked = self._marked, set()
-            await self._read(marked)
+            await self._read(patience)
         except DockerError:
             self._counters.docker_up = False
             self._counters.errors["docker"] += 1
@@ -136,31 +167,51 @@ class Fleet:
         listed = {each["Id"] for each in found}
         for gone in self._known.keys() - listed:
             self._forget(gone)
-        self._marked |= listed
+        # What is being read may be older than the list.
+        self._marked |= listed | self._reading.keys()
         self._services.clear()
-        self.complete = True
+        if self._unread is None:
+            self._unread = set(listed)
+        self._unread &= listed
 
-    async def _read(self, marked: set[str]) -> None:
-        slots = asyncio.Semaphore(AT_ONCE)
-
-        async def read(container_id: str) -> DockerError | None:
-            async with slots:
-                try:
-                    await self._read_one(container_id)
-                except DockerError as error:
-                    self._marked.add(container_id)
-                    return error
-            return None
-
-        errors = [each for each in await asyncio.gather(*map(read, marked)) if each is not None]
-        self.complete = self.complete and not errors
-        if errors:
+    async def _read(self, patience: float | None) -> None:
+        # One that is being read stays marked: it has changed since, and is read again afterwards.
+        for container_id in self._marked - self._reading.keys():
+            self._marked.discard(container_id)
+            task = asyncio.create_task(self._read_one(container_id))
+            self._reading[container_id] = task
+            task.add_done_callback(functools.partial(self._on_read, container_id))
+        if self._reading:
+            await asyncio.wait(self._reading.values(), timeout=patience)
+            await asyncio.sleep(0)  # callbacks of those that are done
+        self._late = set(self._reading)
+        failed, self._failed = self._failed, None
+        if failed is not None:
             self._list = True
-            raise errors[0]
+            raise failed
+
+    def _on_read(self, container_id: str, task: asyncio.Task[None]) -> None:
+        del self._reading[container_id]
+        if task.cancelled():
+            return
+        news = container_id in self._late or container_id in self._marked
+        self._late.discard(container_id)
+        error = task.exception()
+        if isinstance(error, DockerError):
+            news = news and container_id not in self._marked  # tried again after a pause
+            self._marked.add(container_id)
+            self._failed = error
+        elif error is not None:
+            raise error
+        elif self._unread is not None:
+            self._unread.discard(container_id)
+        if news:
+            self._wake()
 
     async def _read_one(self, container_id: str) -> None:
         try:
-            found = await self._docker.inspect(container_id)
+            async with self._slots:
+                found = await self._docker.inspect(container_id)
         except DockerNotFound:
             self._forget(container_id)
             return
@@ -169,7 +220,7 @@ class Fleet:
             if self._is_kept(found):
                 down = (dataclasses.replace(each, status=Status.DOWN) for each in known.records)
                 self._known[container_id] = Known(records=tuple(down), kept=True)
-            elif not found["State"]["Running"] or not self._is_wanted(found):
+            elif not found["State"]["Running"] or not self.wants(found["Config"]["Labels"] or {}):
                 self._forget(container_id)
             else:
                 self._known[container_id] = await self._read_running(found, known)
@@ -225,16 +276,16 @@ class Fleet:
             self._services = {each["ID"]: each for each in await self._docker.services()}
         return self._services.get(service_id)
 
-    def _is_wanted(self, found: Inspect) -> bool:
+    def wants(self, labels: Mapping[str, str]) -> bool:
+        """Whether a container with these labels is to be registered at all."""
         name, equals, value = self._options.only_label.partition("=")
-        labels = (found.get("Config") or {}).get("Labels") or {}
         return not name or (labels.get(name) == value if equals else name in labels)
 
     def _is_kept(self, found: Inspect) -> bool:
         state = found["State"]
         return (
             self._options.deregister == "on-success"
-            and self._is_wanted(found)
+            and self.wants(found["Config"]["Labels"] or {})
             and not state["Running"]
             and state["Status"] in ("exited", "dead")
             and int(state["ExitCode"]) > 0

@@ -55,7 +55,7 @@ class Registrator:
         self._options = options
         self._counters = counters
         self._awake = asyncio.Event()
-        self._fleet = Fleet(docker, options, host, counters)
+        self._fleet = Fleet(docker, options, host, counters, self._awake.set)
         self._reconciler = Reconciler(backend, counters)
         self.checks = None if backend.runs_checks else Checks(self._awake.set, hears=hears)
 
@@ -97,7 +97,7 @@ class Registrator:
 
     async def _look(self) -> Desired:
         """Return what the registry shall show, after one look at everything."""
-        await self._fleet.refresh()
+        await self._fleet.refresh(patience=None)
         if self.checks is None:
             return self._desired()
         async with contextlib.aclosing(self.checks):
