@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from meshkit import identity, propagation
 from meshkit.context import CallContext, enter
 from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
 from meshkit.server.body_limit import BodyLimit
+from meshkit.server.fastapi_telemetry import KEY, SDK, has_vendor
 from meshkit.server.headers import DefaultHeaders
 from meshkit.server.health import Health, Phase
 from meshkit.server.http_call import CYCLE, HttpCall, Observe
@@ -78,6 +80,7 @@ class MeshApp:
         self._health = health
         self._describe = describe
         self._baggage = frozenset(baggage)
+        self._vendor = has_vendor()
         self._paths: dict[str, Page] = {LIVE: self._live, READY: self._ready, **(pages or {})}
         self.instance_id = ""
         self.headers = DefaultHeaders()
@@ -98,6 +101,8 @@ class MeshApp:
             return self._misdirected(scope, send, found[identity.TARGET])
         if self._health.phase is STARTING:
             return self._starting(scope, send)
+        if not self._vendor and SDK not in sys.modules:
+            scope[KEY] = None
         context = propagation.incoming(found, self._baggage, scope["headers"])
         enter(context)  # of the task that uvicorn has made for this request
         if cycle is None:

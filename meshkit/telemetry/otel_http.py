@@ -13,6 +13,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from meshkit.context import CallContext, current
 from meshkit.server.answer import ASGIApp, Message, Receive, Scope, Send
+from meshkit.server.fastapi_telemetry import KEY
 from meshkit.telemetry.otel_spans import Telemetry, enter_span, error_type, failed, remote_parent
 
 # As the conventions have it: anybody may send any word.
@@ -20,8 +21,6 @@ METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
 OTHER = "_OTHER"
-# FastAPI traces requests itself, unless it finds that somebody above it has decided on that.
-FASTAPI = "fastapi.telemetry"
 
 
 class Traced:
@@ -38,7 +37,7 @@ class Traced:
         """See the class; not a coroutine itself, to save a frame."""
         if scope["type"] != "http":
             return self._app(scope, receive, send)
-        scope[FASTAPI] = None
+        scope[KEY] = None  # FastAPI would trace it as well
         return HttpSpan(self._telemetry, scope, send).run(self._app, receive)
 
 
