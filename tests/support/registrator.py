@@ -46,7 +46,11 @@ def registrator(
     """
     only = ("--only-label", f"own={own}") if own else ()
     with running("registrator", *only, *arguments, url, folder=folder, env=env) as command:
-        yield command
+        try:
+            yield command
+        except AssertionError as error:
+            error.add_note(f"the registrator ({command.process.poll()}) said:\n{command.err}")
+            raise
         assert "Traceback" not in command.err, command.err
 
 
