@@ -28,11 +28,14 @@ class Running:
     Attributes:
         instance: its id.
         pid: its process, as seen from here.
+        started: when that began, see :func:`started`: a process id is used again, above all in a
+            container that is restarted with its files.
         http, grpc: ``host:port`` on which it listens, for callers here; empty without.
     """
 
     instance: str
     pid: int
+    started: int
     http: str = ""
     grpc: str = ""
 
@@ -43,6 +46,7 @@ def noted(instance: str, listening: Mapping[str, object]) -> Iterator[None]:
     running = Running(
         instance=instance,
         pid=os.getpid(),
+        started=started(os.getpid()),
         **{transport: str(endpoint) for transport, endpoint in listening.items()},
     )
     file = None
@@ -71,7 +75,7 @@ def running_here() -> list[Running]:
     for file in sorted(_folder().glob(f"{_host()}-*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):  # half gone, or not ours
             running = Running(**json.loads(file.read_text()))
-            if _alive(running.pid):
+            if _alive(running):
                 found.append(running)
             else:
                 file.unlink(missing_ok=True)
@@ -89,11 +93,18 @@ def _host() -> str:
     return socket.gethostname().replace("/", "_")
 
 
-def _alive(pid: int) -> bool:
+def _alive(running: Running) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.kill(running.pid, 0)
+    except OSError:  # nobody, or another user's
         return False
-    except PermissionError:
-        return True
-    return True
+    return started(running.pid) == running.started
+
+
+def started(pid: int) -> int:
+    """Return when a process began, in clock ticks since the boot; 0 where /proc can't tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[19])  # starttime, proc(5)

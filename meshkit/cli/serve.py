@@ -10,11 +10,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshkit.cli.banner import announce
-from meshkit.cli.running import noted
+from meshkit.cli.running import noted, started
 from meshkit.client.declared import HttpDependency, dependencies
 from meshkit.service import serves_http, servicers
 
@@ -108,10 +107,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def process_start() -> float:
     """Return when this process began, in seconds since the epoch; now where /proc can't tell."""
-    try:
-        stat = Path("/proc/self/stat").read_text()
-        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    except (OSError, AttributeError):
+    if not (ticks := started(os.getpid())):
         return time.time()
-    ticks = int(stat.rpartition(")")[2].split()[19])  # starttime, proc(5)
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return boot + ticks / os.sysconf("SC_CLK_TCK")

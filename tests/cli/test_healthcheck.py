@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from meshkit.cli.running import started
 from tests.cli.command import HELLO, meshkit, running
 from tests.support.waiting import eventually
 from tests.test_public_names import modules_after
@@ -113,6 +114,20 @@ def test_one_that_was_killed_is_nobody(tmp_path: Path) -> None:
         assert notes() == []
 
 
+def test_another_process_that_got_its_number_is_not_it(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(HELLO)
+    with running("run", "--log-format", "json", folder=tmp_path) as command:
+        pid = command.ready()["pid"]
+        command.stop(signal.SIGKILL)
+    (note,) = notes()
+    left = json.loads(note.read_text()) | {"pid": os.getpid()}  # as after a container's restart
+    note.rename(note.with_name(note.name.replace(str(pid), str(os.getpid()))))
+    (note,) = notes()
+    note.write_text(json.dumps(left))
+    assert check(tmp_path, code=1).stderr == NOBODY
+    assert notes() == []
+
+
 def test_somebody_else_on_its_port_is_not_it(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(HELLO)
     with running("run", "--log-format", "json", folder=tmp_path) as command:
@@ -202,7 +217,7 @@ def test_notes_of_other_origin_are_passed_over(tmp_path: Path) -> None:
     (folder / f"{host}-1.json").write_text("{")
     (folder / f"{host}-2.json").write_text(json.dumps({"port": 1}))
     (folder / f"elsewhere-{os.getpid()}.json").write_text(
-        json.dumps({"instance": "a", "pid": os.getpid(), "http": "127.0.0.1:9", "grpc": ""})
+        json.dumps({"instance": "a", "pid": os.getpid(), "started": started(os.getpid())})
     )
     assert check(tmp_path, code=1).stderr == NOBODY
 
