@@ -127,9 +127,11 @@ class Subscription(Followed):
             listed = self._listed
             try:
                 snapshot = await self._registry.instances(self.service)
-            except RegistryError:
+            except Exception as error:
                 if self._closed:  # cancelling may end in an engine's error instead
                     return
+                if not isinstance(error, RegistryError):
+                    log.exception("looking for %s again failed unexpectedly", self.service)
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()

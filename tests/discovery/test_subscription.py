@@ -497,7 +497,10 @@ async def test_a_list_that_may_be_incomplete_is_completed_from_disk(
         await until(subscription, 1, 2)
 
 
-async def test_a_confirmation_is_tried_until_it_is_answered(registry: Commanded) -> None:
+@pytest.mark.parametrize("error", [away(), ZeroDivisionError("a bug")])
+async def test_a_confirmation_is_tried_until_it_is_answered(
+    registry: Commanded, error: Exception
+) -> None:
     registry.settle = 0.1
     await registry.put(*map(instance, (1, 2, 3)))
     async with following(registry) as subscription:
@@ -508,7 +511,7 @@ async def test_a_confirmation_is_tried_until_it_is_answered(registry: Commanded)
             nonlocal refusals
             if refusals:
                 refusals -= 1
-                raise away()  # the watch goes on: only this read is refused
+                raise error  # the watch goes on: only this read is refused
             return await answer(service)
 
         registry.instances = refuse  # type: ignore[method-assign]
