@@ -121,7 +121,11 @@ def choose_host(bind_host: str, explicit: str | None, registry: Endpoint | None)
 
 def _address_in(network: str) -> str:
     wanted = ipaddress.ip_network(network, strict=False)
-    own = sorted((address for _, address in own_addresses()), key=lambda each: each.is_loopback)
+    # Of link-local addresses others would need to know the interface too.
+    own = sorted(
+        (address for _, address in own_addresses()),
+        key=lambda each: (each.is_loopback, each.is_link_local),
+    )
     found = next((each for each in own if each in wanted), None)
     if found is None:
         have = ", ".join(str(each) for each in own if not each.is_link_local)

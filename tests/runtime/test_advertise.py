@@ -77,6 +77,13 @@ def test_an_address_within_a_given_network() -> None:
         advertised_host("0.0.0.0", "198.51.100.0/24", REMOTE, "consul://192.0.2.1:8500")
 
 
+def test_an_address_that_others_can_call_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [("eth0", "fe80::1"), ("lo", "::1"), ("eth1", "fe80::2"), ("eth1", "fd00::2")]
+    found = [(name, ipaddress.ip_address(address)) for name, address in own]
+    monkeypatch.setattr("meshkit.runtime.advertise.own_addresses", lambda: found)
+    assert advertised_host("::", "::/0", None, "local://").host == "fd00::2"
+
+
 def test_who_listens_on_ipv4_alone_advertises_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     both = Endpoint("registry", 8500)
     real = socket.getaddrinfo
