@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -188,7 +189,9 @@ class Docker:
         try:
             message = str(json.loads(body)["message"])
         except (ValueError, TypeError, KeyError):
-            return errors.not_docker(self.host.address, request=path)
+            if status not in errors.BY_A_PROXY:
+                return errors.not_docker(self.host.address, request=path)
+            message = f"a proxy says {http.HTTPStatus(status).phrase}"
         return errors.from_status(status, message, self.host.address, request=path)
 
     @contextlib.asynccontextmanager

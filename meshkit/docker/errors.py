@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,16 @@ class DockerDenied(DockerError):
 
 class DockerNotFound(DockerError):
     """The Docker engine knows no such object, as after a container was removed."""
+
+
+#: statuses of a proxy before the engine, which has no JSON to say why
+BY_A_PROXY: Mapping[int, type[DockerError]] = {
+    401: DockerDenied,
+    403: DockerDenied,
+    502: DockerUnavailable,
+    503: DockerUnavailable,
+    504: DockerUnavailable,
+}
 
 
 def from_exchange(error: Exception, address: Address) -> DockerError:
@@ -76,9 +87,7 @@ def from_status(status: int, message: str, address: Address, *, request: str) ->
         request: the path that was asked for.
     """
     reason = " ".join(message.split())[:REASON_LENGTH] or "no reason given"
-    kind = {401: DockerDenied, 403: DockerDenied, 404: DockerNotFound}.get(status, DockerError)
-    if status in (502, 504):
-        kind = DockerUnavailable  # a proxy before the engine
+    kind = {404: DockerNotFound, **BY_A_PROXY}.get(status, DockerError)
     return kind(f"Docker at {address} did not answer {request}: {reason} ({status})")
 
 

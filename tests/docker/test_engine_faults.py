@@ -59,12 +59,25 @@ async def test_an_engine_that_comes_back_is_asked_for_its_version_anew(
     assert await docker.info() == {"ID": "x"}
 
 
+def page(status: str) -> bytes:
+    """What a proxy that lets only some requests pass, such as HAProxy, answers for itself."""
+    text = f"<html><body><h1>{status}</h1>\nRequest forbidden by administrative rules.</html>"
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (
+        status.encode(),
+        len(text),
+        text.encode(),
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [
         (answer({"message": "no such thing"}, "404 Not Found"), DockerNotFound, "no such thing"),
         (answer({"message": "by policy"}, "403 Forbidden"), DockerDenied, r"by policy \(403\)$"),
         (answer({"message": "disk\nfull"}, "500 Oh"), DockerError, r"disk full \(500\)$"),
+        (page("403 Forbidden"), DockerDenied, r"/info: a proxy says Forbidden \(403\)$"),
+        (page("503 No backend"), DockerUnavailable, r"a proxy says Service Unavailable \(503\)$"),
+        (page("500 Oh"), DockerError, "is not Docker: /v1.41/info"),
         (answer(["x"], "500 Oh"), DockerError, "is not Docker: /v1.41/info"),
         (answer([]), DockerError, "is not Docker: /info was answered in another form$"),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>", DockerError, "is not Docker"),
