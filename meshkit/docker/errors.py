@@ -11,14 +11,13 @@ DockerError              the engine answered with an error, or is none
 from __future__ import annotations
 
 import os
-import re
-import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshkit.errors import MeshError
+from meshkit.os_errors import os_reason
 
 if TYPE_CHECKING:
     from meshkit.connections import Address
@@ -69,10 +68,9 @@ def from_exchange(error: Exception, address: Address) -> DockerError:
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
         return DockerUnavailable(f"Docker at {address} closed the connection")
     if isinstance(error, OSError):
-        reason = _reason(error)
+        reason = os_reason(error)
         if isinstance(address, Path):
-            # what Docker makes where a socket is to be mounted that the host does not have
-            reason = f"{'it is a folder' if address.is_dir() else reason}; {MOUNT_HINT}"
+            reason = f"{_lack(address) or reason}; {MOUNT_HINT}"
         return DockerUnavailable(f"Docker at {address} can't be reached: {reason}")
     return DockerError(f"what answers at {address} is not Docker: no HTTP ({error})")
 
@@ -87,7 +85,7 @@ def from_status(status: int, message: str, address: Address, *, request: str) ->
         request: the path that was asked for.
     """
     reason = " ".join(message.split())[:REASON_LENGTH] or "no reason given"
-    kind = {404: DockerNotFound, **BY_A_PROXY}.get(status, DockerError)
+    kind = DockerNotFound if status == 404 else BY_A_PROXY.get(status, DockerError)
     return kind(f"Docker at {address} did not answer {request}: {reason} ({status})")
 
 
@@ -123,11 +121,8 @@ def _from_tls(error: ssl.SSLError, address: Address) -> DockerError:
     )
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such socket"
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    # asyncio's messages name address after address; the first one's number says what happened.
-    number = re.search(r"\[Errno (\d+)\]", str(error))
-    return os.strerror(int(number[1])) if number else str(error)
+def _lack(address: Path) -> str:
+    """Return what stands there instead of a socket; "" for a socket."""
+    if address.is_dir():  # Docker makes one where the socket to be mounted is not on the host
+        return "it is a folder"
+    return "" if address.exists() else "there is no such socket"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 import socket
 import ssl
 
 from meshkit.connections import Address, Closed, NotConnected, Refused
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
+from meshkit.os_errors import os_reason
 
 # A connection beyond Consul's limit for one client address is accepted and closed at once,
 # without an answer. One that ends later was lost with its server.
@@ -31,7 +30,7 @@ def from_exchange(error: Exception, address: Address, *, lasted: float) -> Regis
     if isinstance(error, OSError):
         unsent = isinstance(error, (socket.gaierror, ConnectionRefusedError, NotConnected))
         return RegistryUnavailable(
-            f"Consul at {address} can't be reached: {_reason(error)}", undone=unsent
+            f"Consul at {address} can't be reached: {os_reason(error)}", undone=unsent
         )
     return RegistryUnavailable(f"what answers at {address} does not speak HTTP: {error}")
 
@@ -99,11 +98,3 @@ def _from_tls(error: ssl.SSLError, address: Address) -> RegistryError:
         text = (error.reason or str(error)).replace("_", " ").lower()
         reason = f"{text}; check cert= and key="
     return RegistryDenied(f"no TLS with Consul at {address}: {reason}")
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    # asyncio's messages name address after address; the first one's number says what happened.
-    number = re.search(r"\[Errno (\d+)\]", str(error))
-    return os.strerror(int(number[1])) if number else str(error)

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import socket
 import struct
 
 import dns.exception
@@ -24,6 +21,7 @@ import dns.rdatatype
 
 from meshkit.errors import RegistryUnavailable
 from meshkit.model import Endpoint
+from meshkit.os_errors import os_reason
 
 PAYLOAD = 4096
 COMPLETE = PAYLOAD // 2  # bytes; no record is so large that it would not have found room beside
@@ -53,7 +51,7 @@ async def ask(
         ) from None
     except OSError as error:
         raise RegistryUnavailable(
-            f"the DNS server at {server} can't be reached: {_reason(error)}"
+            f"the DNS server at {server} can't be reached: {os_reason(error)}"
         ) from None
     except dns.exception.DNSException:
         raise RegistryUnavailable(f"what answers at {server} does not speak DNS") from None
@@ -132,11 +130,3 @@ async def _over_tcp(server: Endpoint, query: dns.message.Message) -> dns.message
     if not query.is_response(answer):
         raise dns.exception.FormError
     return answer
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    # asyncio's messages name address after address; the first one's number says what happened.
-    number = error.errno or int((re.findall(r"\[Errno (\d+)\]", str(error)) or [0])[0])
-    return os.strerror(number) if number else str(error)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from typing import Any
 from meshkit.connections import Closed, NotConnected
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint
+from meshkit.os_errors import os_reason
 
 DISCONNECTED = (Closed, ConnectionResetError, BrokenPipeError)
 REASON_LENGTH = 300
@@ -36,7 +35,8 @@ def from_exchange(error: Exception, server: Endpoint) -> RegistryError:
     if isinstance(error, OSError):
         unsent = isinstance(error, (socket.gaierror, ConnectionRefusedError, NotConnected))
         return RegistryUnavailable(
-            f"Kubernetes' API server at {server} can't be reached: {_reason(error)}", undone=unsent
+            f"Kubernetes' API server at {server} can't be reached: {os_reason(error)}",
+            undone=unsent,
         )
     return RegistryUnavailable(f"what answers at {server} does not speak HTTP: {error}")
 
@@ -139,11 +139,3 @@ def _from_tls(error: ssl.SSLError, server: Endpoint) -> RegistryError:
 def _one_line(text: Any) -> str:
     line = " ".join(text.split()) if isinstance(text, str) else ""
     return line if len(line) <= REASON_LENGTH else f"{line[:REASON_LENGTH]} ..."
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    # asyncio's messages name address after address; the first one's number says what happened.
-    number = re.search(r"\[Errno (\d+)\]", str(error))
-    return os.strerror(int(number[1])) if number else str(error)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 import ssl
 
 from kazoo.exceptions import (
@@ -18,6 +15,7 @@ from kazoo.exceptions import (
 )
 
 from meshkit.errors import RegistryDenied, RegistryError, RegistryUnavailable
+from meshkit.os_errors import os_reason
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
 
 # A message above the servers' jute.maxbuffer (1 MiB by default) ends the connection unanswered.
@@ -79,7 +77,7 @@ def unreachable(error: OSError | None, options: ZooKeeperOptions) -> RegistryErr
     if error is not None:
         hint = f"; {_tls_hint(options)}" if isinstance(error, TimeoutError) else ""
         return RegistryUnavailable(
-            f"ZooKeeper at {place} can't be reached: {_reason(error)}{hint}", undone=True
+            f"ZooKeeper at {place} can't be reached: {os_reason(error)}{hint}", undone=True
         )
     return RegistryUnavailable(
         f"ZooKeeper at {place} gives no session: its servers may have no leader; {IMPOSTOR}; "
@@ -136,10 +134,3 @@ def _tls_hint(options: ZooKeeperOptions) -> str:
 def _cut(error: OSError) -> bool:
     """Whether the peer hung up in the middle of a handshake."""
     return isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError))
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    number = re.search(r"\[Errno (\d+)\]", str(error))
-    return os.strerror(int(number[1])) if number else str(error)
