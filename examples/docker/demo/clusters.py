@@ -43,6 +43,10 @@ class Cluster:
         except (DemoError, ValueError, LookupError):
             return False
 
+    async def at_agent(self) -> int | None:
+        """Return how many instances are registered at the agent; None without one."""
+        return None
+
     async def _leader(self, server: str) -> str | None:
         raise NotImplementedError
 
@@ -53,6 +57,11 @@ class Cluster:
 class ConsulCluster(Cluster):
     servers = ("node1", "node2", "node3")
     agent = "node4"
+
+    async def at_agent(self) -> int | None:
+        """What the servers still list may be what the agent has lost."""
+        url = "http://127.0.0.1:8500/v1/agent/services"
+        return len(json.loads(await self._compose.exec(self.agent, "curl", "-s", url)))
 
     async def _leader(self, server: str) -> str | None:
         peers = await self._compose.exec(server, "consul", "operator", "raft", "list-peers")

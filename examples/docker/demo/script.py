@@ -120,11 +120,15 @@ class Demo:
 
     async def _restart(self, service: str) -> None:
         await self._compose("restart", service)
+        await self._until(self._true, TRUTH_LIMIT, TRUTH)
 
     async def _empty(self, service: str) -> None:
         await self._compose("rm", "--stop", "--force", service)
         await self._compose.docker("volume", "rm", f"{self._compose.project}_{service}")
         await self._compose("up", "--detach", "--no-deps", service)
+        # As with autopilot: one loss at a time. A leader that dies before it has taken the agent
+        # back leaves it, and all that is registered there, to what its successor makes of it.
+        await self._until(self._true, TRUTH_LIMIT, TRUTH)
 
     async def _kill_leader(self) -> None:
         leader = await self._cluster.leader()
@@ -150,12 +154,14 @@ class Demo:
         others = await self._compose.containers(REGISTERED)
         try:
             shown = json.loads(await self._compose.exec("orders", "meshkit", "ps", "--json"))
-        except DemoError:  # the registry is away
+            registered = await self._cluster.at_agent()
+        except (DemoError, ValueError):  # the registry is away
             return False
         up = [each for each in shown if each["status"] == "up"]
         # An instance's id has its host in it, which is the container's id.
         own = {each["id"].split("-")[-3] for each in up if each["service"] != REGISTERED}
-        return own == running and len(up) - len(own) == len(others)
+        sure = registered is None or registered == len(shown)
+        return sure and own == running and len(up) - len(own) == len(others)
 
     async def _until(self, true: Callable[[], Awaitable[bool]], limit: float, what: str) -> None:
         deadline = time.monotonic() + limit
