@@ -83,17 +83,20 @@ def warm_up(service: MeshService) -> None:
 
 
 def hint_at_unused(service: MeshService, settings: MeshSettings) -> None:
-    """Warn of a port that was set for what this service does not serve."""
+    """Warn of ports that were set for what this service does not serve."""
     name = type(service).__name__
     if not servicers(type(service)):
-        if settings.grpc_port:
-            log.warning("gRPC port %d is not used: %s serves no gRPC", settings.grpc_port, name)
-    elif settings.port and not serves_http(service):
-        log.warning(
-            "port %d is not used: %s serves no HTTP; --grpc-port is the port of gRPC",
-            settings.port,
-            name,
-        )
+        for port in filter(None, (settings.grpc_port, settings.advertise_grpc_port)):
+            log.warning("gRPC port %d is not used: %s serves no gRPC", port, name)
+    elif not serves_http(service):
+        for port, other in ((settings.port, "grpc"), (settings.advertise_port, "advertise-grpc")):
+            if port:
+                log.warning(
+                    "port %d is not used: %s serves no HTTP; --%s-port is the port of gRPC",
+                    port,
+                    name,
+                    other,
+                )
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

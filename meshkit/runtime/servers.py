@@ -191,7 +191,7 @@ class Servers:
         """Let gRPC's health service say it; HTTP's looks for itself."""
         if self.grpc is not None:
             task = asyncio.ensure_future(self.grpc.show(ready=ready))
-            task.add_done_callback(lambda done: done.exception())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def drain(self) -> None:
         """Go on answering, and tell each caller to move on."""

@@ -241,6 +241,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals)
     [
         (HELLO, "--grpc-port", "gRPC port {port} is not used: Hello serves no gRPC"),
         (LEDGER, "--port", "port {port} is not used: Ledger serves no HTTP; --grpc-port is"),
+        (HELLO, "--advertise-grpc-port", "gRPC port {port} is not used: Hello serves no gRPC"),
+        (LEDGER, "--advertise-port", "serves no HTTP; --advertise-grpc-port is the port of gRPC"),
     ],
 )
 def test_a_port_for_what_is_not_served_is_warned_of(
