@@ -145,7 +145,7 @@ def _ask(url: str, instance: str, deadline: float) -> None:
         answer = connection.getresponse()
         body = answer.read(65536)
     except TimeoutError:
-        raise NotReady(f"{url}: no answer within {limit:.1f} s") from None
+        raise NotReady(f"{url}: no answer in time (--timeout)") from None
     except OSError as error:
         raise NotReady(f"{url}: {error.strerror or error}") from None
     except http.client.HTTPException as error:

@@ -89,10 +89,11 @@ def hint_at_unused(service: MeshService, settings: MeshSettings) -> None:
         for port in filter(None, (settings.grpc_port, settings.advertise_grpc_port)):
             log.warning("gRPC port %d is not used: %s serves no gRPC", port, name)
     elif not serves_http(service):
-        for port, other in ((settings.port, "grpc"), (settings.advertise_port, "advertise-grpc")):
+        given = {"grpc-port": settings.port, "advertise-grpc-port": settings.advertise_port}
+        for other, port in given.items():
             if port:
                 log.warning(
-                    "port %d is not used: %s serves no HTTP; --%s-port is the port of gRPC",
+                    "port %d is not used: %s serves no HTTP; --%s is the port of gRPC",
                     port,
                     name,
                     other,
