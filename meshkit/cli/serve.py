@@ -86,18 +86,14 @@ def hint_at_unused(service: MeshService, settings: MeshSettings) -> None:
     """Warn of ports that were set for what this service does not serve."""
     name = type(service).__name__
     if not servicers(type(service)):
-        for port in filter(None, (settings.grpc_port, settings.advertise_grpc_port)):
-            log.warning("gRPC port %d is not used: %s serves no gRPC", port, name)
+        for unused in filter(None, (settings.grpc_port, settings.advertise_grpc_port)):
+            log.warning("gRPC port %d is not used: %s serves no gRPC", unused, name)
     elif not serves_http(service):
-        given = {"grpc-port": settings.port, "advertise-grpc-port": settings.advertise_port}
-        for other, port in given.items():
-            if port:
-                log.warning(
-                    "port %d is not used: %s serves no HTTP; --%s is the port of gRPC",
-                    port,
-                    name,
-                    other,
-                )
+        message = "port %d is not used: %s serves no HTTP; --%s is the port of gRPC"
+        if settings.port:
+            log.warning(message, settings.port, name, "grpc-port")
+        if settings.advertise_port:
+            log.warning(message, settings.advertise_port, name, "advertise-grpc-port")
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
