@@ -110,7 +110,9 @@ class MeshApp:
         if context.deadline is None:
             call = cycle.call = HttpCall(scope, context, cycle.came)
         else:
-            call = timed = cycle.call = TimedCall(scope, context, cycle.came, self.instance_id)
+            call = timed = cycle.call = TimedCall(
+                scope, context, cycle.came, self.instance_id, cycle.alarm
+            )
             if timed.seconds <= 0:
                 return timed.refuse(send)
         if not self._admit(call, found):

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from meshkit.server.alarm import Alarm
 from meshkit.server.answer import Message
 from meshkit.server.headers import DefaultHeaders, Header
 from meshkit.server.http_call import REQUEST_ID, HttpCall
@@ -32,11 +33,13 @@ class Cycle(RequestResponseCycle):
     that nearly every answer consists of are handled here; all else is left to uvicorn.
 
     Attributes:
+        alarm: of its connection.
         came: when the request's head had been read, on ``time.perf_counter()``.
         call: told when the answer begins and ends; None for what the application is not asked.
     """
 
     default_headers: DefaultHeaders
+    alarm: Alarm
     came = 0.0
     call: HttpCall | None = None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from meshkit import propagation
 from meshkit.context import CallContext
+from meshkit.server.alarm import Alarm
 from meshkit.server.answer import ASGIApp, Receive, Scope, Send, answer
 from meshkit.server.http_call import HttpCall
 
@@ -25,20 +26,24 @@ class TimedCall(HttpCall):
         context: of the call; the end of the answer lifts its deadline.
         came: when the request came, on ``time.perf_counter()``.
         instance_id: our own.
+        alarm: of its connection.
 
     Attributes:
         seconds: that were left when it was made.
     """
 
-    __slots__ = ("_ended", "_expired", "_instance_id", "_timer", "seconds")
+    __slots__ = ("_alarm", "_ended", "_expired", "_instance_id", "_task", "seconds")
 
-    def __init__(self, scope: Scope, context: CallContext, came: float, instance_id: str) -> None:
+    def __init__(
+        self, scope: Scope, context: CallContext, came: float, instance_id: str, alarm: Alarm
+    ) -> None:
         super().__init__(scope, context, came)
         assert context.deadline is not None
         context.deadline -= time.perf_counter() - came  # a busy loop takes its time
         self.seconds = context.deadline - time.monotonic()
         self._instance_id = instance_id
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = alarm
+        self._task: asyncio.Task[Any] | None = None
         self._ended = False
         self._expired = False
 
@@ -48,9 +53,10 @@ class TimedCall(HttpCall):
         It can clean up, or even answer, when it is cancelled. Then the caller gets a 504; when a
         part of the answer has left, the end of the connection says that the rest is missing.
         """
-        task = asyncio.current_task()
+        task = self._task = asyncio.current_task()
         assert task is not None
-        self._timer = asyncio.get_running_loop().call_later(self.seconds, self._expire, task)
+        assert self.context.deadline is not None
+        self._alarm.set(self.context.deadline, self)
         cancelling = task.cancelling()
         try:
             await app(self.scope, receive, send)
@@ -58,7 +64,7 @@ class TimedCall(HttpCall):
             if not self._expired or task.cancelling() > cancelling + 1:
                 raise  # by the server, which stops
         finally:
-            self._timer.cancel()
+            self._alarm.forget(self)
         if self._expired:
             task.uncancel()
             await self._too_late(send)
@@ -71,13 +77,14 @@ class TimedCall(HttpCall):
         """Free the background tasks that follow a complete answer of its deadline."""
         self._ended = True
         self.context.end()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.forget(self)
         super().end()
 
-    def _expire(self, task: asyncio.Task[Any]) -> None:
+    def overdue(self) -> None:
+        """Cancel the application: there is no time left."""
+        assert self._task is not None
         self._expired = True
-        task.cancel()
+        self._task.cancel()
 
     async def _too_late(self, send: Send) -> None:
         limit = f"the call's deadline of {self.seconds:.3g} s has passed"
