@@ -11,7 +11,7 @@ from meshkit.model import METADATA_KEY, METADATA_PAIRS, METADATA_VALUE_LENGTH, S
 from meshkit.registrator.addresses import Address, Place, addresses_of, known_ports
 from meshkit.registrator.check_settings import PREFIX as CHECK, check_of
 from meshkit.registrator.metadata import PREFIX, Setting, for_port, settings_of, text
-from meshkit.registrator.naming import image_name, record_id
+from meshkit.registrator.naming import image_name, is_path, record_id
 from meshkit.registrator.options import Host, Options
 from meshkit.registrator.ports import Port
 from meshkit.registrator.record import Record
@@ -137,7 +137,7 @@ class _Reader:
             host_port=None if first else number,
         )
         return Record(
-            id=text(settings, "id") or usual,
+            id=self._path_of(settings, "id") or usual,
             name=name,
             host=host,
             port=number,
@@ -153,13 +153,23 @@ class _Reader:
         )
 
     def _name(self, settings: Mapping[str, Setting], port: Port, *, several: bool) -> str:
-        name = text(settings, "name")
+        name = self._path_of(settings, "name")
         if not name and self._place.options.explicit:
             return ""
         config = self._place.container.get("Config") or {}
         base = name or image_name(str(config.get("Image") or "")) or self._named.name
         suffix = several and not (name and settings["name"].scope)
         return f"{base}-{port.number}" if suffix else base
+
+    def _path_of(self, settings: Mapping[str, Setting], name: str) -> str:
+        """Return a setting that becomes a part of paths; empty when it can't."""
+        value = text(settings, name)
+        if value and not is_path(value):
+            self._named.warn(
+                f"{settings[name].written}: {value!r} can't be used in a path; left out"
+            )
+            return ""
+        return value
 
     def _tags_of(self, settings: Mapping[str, Setting], port: Port) -> tuple[str, ...]:
         udp = "udp" if port.protocol == "udp" else ""

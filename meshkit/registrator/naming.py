@@ -23,6 +23,14 @@ def image_name(image: str) -> str:
     return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
+def is_path(text: str) -> bool:
+    """Whether registries take it as a part of a path.
+
+    Consul would register others, and never find them again to remove them.
+    """
+    return text.isprintable() and not {"", ".", ".."} & set(text.split("/"))
+
+
 def record_id(
     host: str, container: str, port: int, protocol: str, *, host_port: int | None = None
 ) -> str:

@@ -258,3 +258,16 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
         Options(**options)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["a//b", "/a", "a/", "..", "a/../b", ".", "a\nb", "a\x00", "\x7f"])
+def test_what_no_registry_can_keep_is_no_name_and_no_id(text: str) -> None:
+    warned: list[str] = []
+    (record,) = read(made(ONE, {"SERVICE_NAME": text, "SERVICE_80_ID": text}), warned=warned)
+    assert (record.name, record.id) == ("web", "host-1:web:80")
+    assert sorted(warned) == [
+        f"SERVICE_80_ID: {text!r} can't be used in a path; left out",
+        f"SERVICE_NAME: {text!r} can't be used in a path; left out",
+    ]
+    (record,) = read(made(ONE, {"SERVICE_NAME": "team/web 1", "SERVICE_ID": "a/b?c#d%"}))
+    assert (record.name, record.id) == ("team/web 1", "a/b?c#d%")
