@@ -107,10 +107,12 @@ def registrator(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: JSON.")] = False,
     health_port: Annotated[
-        int | None, typer.Option(help="Serve /health and /metrics on this port.")
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve /health and /metrics on this port."),
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="The same; when it differs, a second one.")
+        int | None,
+        typer.Option(min=1, max=65535, help="The same; when it differs, a second one."),
     ] = None,
     health_host: Annotated[
         str, typer.Option(help="Address for that; 0.0.0.0 lets others ask.")

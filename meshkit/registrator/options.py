@@ -13,6 +13,8 @@ from meshkit.registrator.template import Template
 Deregister = Literal["always", "on-success"]
 
 RESYNC = 30.0
+TTL_BITS = 24  # what etcd's backend has for it in a lease's number
+LONGEST_TTL = 2**TTL_BITS - 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,8 @@ class Options:
         internal: register the container's own address and exposed ports, not the published ones.
         explicit: register only what has a SERVICE_NAME (or SERVICE_<port>_NAME).
         use_ip_from_label: label whose value (``10.0.0.5`` or ``10.0.0.5/24``) is the address.
-        ttl: seconds after which entries that are not renewed expire; None or 0: the engine's own.
+        ttl: seconds after which entries that are not renewed expire, at least 1; None or 0: the
+            engine's own.
         ttl_refresh: seconds between two renewals; less than ``ttl``, and only together with it.
         tags: template of the tags that every service gets, separated by commas.
         resync: seconds between two comparisons of all containers with the registry; 0: 30.
@@ -60,11 +63,7 @@ class Options:
                 object.__setattr__(self, name, unset)
         if self.deregister not in ("always", "on-success"):
             raise ConfigError(f'-deregister {self.deregister!r}: use "always" or "on-success"')
-        if (self.ttl is None) != (self.ttl_refresh is None):
-            raise ConfigError("-ttl and -ttl-refresh go together: give both, or neither")
-        if self.ttl is not None and self.ttl_refresh is not None and self.ttl <= self.ttl_refresh:
-            raise ConfigError(f"-ttl {self.ttl:g} must be greater than -ttl-refresh")
-        self._check_positive("-ttl-refresh", self.ttl_refresh)
+        self._check_ttl()
         self._check_positive("-resync", self.resync)
         self._check_positive("-retry-interval", self.retry_interval)
         if self.retry_attempts < -1:
@@ -76,6 +75,15 @@ class Options:
                 ipaddress.ip_address(self.ip)
             except ValueError as error:
                 raise ConfigError(f"-ip {self.ip!r} is not an IP address") from error
+
+    def _check_ttl(self) -> None:
+        if (self.ttl is None) != (self.ttl_refresh is None):
+            raise ConfigError("-ttl and -ttl-refresh go together: give both, or neither")
+        if self.ttl is not None and self.ttl_refresh is not None and self.ttl <= self.ttl_refresh:
+            raise ConfigError(f"-ttl {self.ttl:g} must be greater than -ttl-refresh")
+        if self.ttl is not None and not 1 <= self.ttl <= LONGEST_TTL:
+            raise ConfigError(f"-ttl {self.ttl:g}: use 1 to {LONGEST_TTL} seconds")
+        self._check_positive("-ttl-refresh", self.ttl_refresh)
 
     @staticmethod
     def _check_positive(flag: str, value: float | None) -> None:

@@ -26,6 +26,8 @@ NOWHERE = "consul://127.0.0.1:1"
         (["consul://127.0.0.1:x"], "malformed registry URL"),
         (["-ttl", "10", NOWHERE], "-ttl and -ttl-refresh go together"),
         (["-deregister", "never", NOWHERE], '-deregister \'never\': use "always" or "on-success"'),
+        (["-ttl", "nan", "-ttl-refresh", "1", NOWHERE], "-ttl nan: use 1 to 16777215 seconds"),
+        (["-ttl=31536000", "-ttl-refresh", "1", NOWHERE], "-ttl 3.1536e+07: use 1 to"),
         (["-ip", "here", NOWHERE], "-ip 'here' is not an IP address"),
         (["--log-level", "loud", NOWHERE], "bad value for --log-level"),
     ],
@@ -45,6 +47,7 @@ def test_bad_values_are_one_line(tmp_path: Path, arguments: list[str], message: 
         (["-resink", "5", NOWHERE], "No such option: --resink"),
         (["-internal=perhaps", NOWHERE], "-internal"),
         ([NOWHERE, NOWHERE], "unexpected extra argument"),
+        (["--health-port", "70000", NOWHERE], "Invalid value for '--health-port'"),
         (["-ttl", "soon", NOWHERE], "Invalid value for '--ttl'"),
     ],
 )

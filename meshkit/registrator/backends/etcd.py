@@ -7,6 +7,7 @@ the next registrator of this host finds again. Where nothing is to expire, it la
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -14,7 +15,7 @@ from meshkit.errors import LeaseLost, RegistryError
 from meshkit.model import Status
 from meshkit.registrator.backends.base import Backend, Held, Opener, digest
 from meshkit.registrator.backends.layouts import Addresses, DnsRecords, Layout
-from meshkit.registrator.options import Options
+from meshkit.registrator.options import TTL_BITS, Options
 from meshkit.registrator.record import Record
 from meshkit.registry.etcd import transactions, watching
 from meshkit.registry.etcd.client import Client
@@ -24,7 +25,6 @@ from meshkit.registry.etcd.options import EtcdOptions, read_options, read_prefix
 from meshkit.registry.url import RegistryUrl
 
 # A lease's number: a mark of 39 bits, and its seconds; 0 of them where it is to last.
-TTL_BITS = 24
 MARK_BITS = 63 - TTL_BITS
 LASTING = 10 * 365 * 24 * 3600
 EXISTS = "already exists"
@@ -50,7 +50,7 @@ class EtcdKeys(Backend):
         self._layout = layout
         self._client = Client(etcd)
         self._leases = Leases(self._client)
-        self._ttl = int(options.ttl or 0)
+        self._ttl = math.ceil(options.ttl or 0)
         if options.ttl_refresh is not None:
             self.renewal = options.ttl_refresh
         self._mark = digest(f"{owner} {layout.folder}", bits=MARK_BITS)
