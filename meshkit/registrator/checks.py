@@ -69,6 +69,7 @@ class Checks:
         wanted = {each.id: each for each in records}
         for record_id in self._checked.keys() - wanted.keys():
             self._checked.pop(record_id).end()
+        self._refused &= wanted.keys()
         judged: list[Record] = []
         undecided: set[str] = set()
         for record in wanted.values():
