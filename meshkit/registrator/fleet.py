@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshkit.docker import Docker, DockerError, DockerNotFound
+from meshkit.docker import Docker, DockerDenied, DockerError, DockerNotFound, DockerUnavailable
 from meshkit.model import Status
 from meshkit.registrator.containers import records
 from meshkit.registrator.counters import Counters
@@ -41,7 +41,7 @@ class Known:
     Attributes:
         records: what it offers.
         peer: id of the container whose network it shares, or empty.
-        kept: its entries are to stay: it has ended with an error, or can't be understood.
+        kept: its entries are to stay: it has ended with an error, or can't be read.
         warnings: what was wrong with its labels when it was last read.
     """
 
@@ -92,7 +92,7 @@ class Fleet:
 
     @property
     def complete(self) -> bool:
-        """Whether each container of the first list was read: what no other has is left over."""
+        """Whether each container of the first list was read, or is left as it is."""
         return self._unread is not None and not self._unread
 
     @property
@@ -102,13 +102,13 @@ class Fleet:
 
     @property
     def kept(self) -> frozenset[str]:
-        """Containers, by the first 12 digits of their ids, whose entries stay although they ended.
+        """Containers, by the first 12 digits of their ids, whose entries stay as they are.
 
-        What they offered can't be read any more; we know it only if we have seen them running.
+        Those that ended with an error, and those that could not be read, or not yet. What they
+        offered we know only if we have seen them running.
         """
-        return frozenset(
-            container_id[:12] for container_id, known in self._known.items() if known.kept
-        )
+        kept = {container_id for container_id, known in self._known.items() if known.kept}
+        return frozenset(container_id[:12] for container_id in kept | (self._unread or set()))
 
     def mark(self, container_id: str) -> None:
         """Hear that something has happened to this container."""
@@ -209,14 +209,10 @@ class Fleet:
             self._wake()
 
     async def _read_one(self, container_id: str) -> None:
+        known = self._known.get(container_id) or Known()
         try:
             async with self._slots:
                 found = await self._docker.inspect(container_id)
-        except DockerNotFound:
-            self._forget(container_id)
-            return
-        known = self._known.get(container_id) or Known()
-        try:
             if self._is_kept(found):
                 down = (dataclasses.replace(each, status=Status.DOWN) for each in known.records)
                 self._known[container_id] = Known(records=tuple(down), kept=True)
@@ -224,12 +220,25 @@ class Fleet:
                 self._forget(container_id)
             else:
                 self._known[container_id] = await self._read_running(found, known)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # One that is beyond us must not keep the others from being registered.
-            self._known[container_id] = dataclasses.replace(known, kept=True)
-            if not known.kept:
-                text = "container %s is left as it is, for a fault of ours"
-                log.warning(text, container_id, exc_info=error)
+        except DockerNotFound:
+            self._forget(container_id)
+        except (DockerUnavailable, DockerDenied):
+            raise
+        except (DockerError, AttributeError, LookupError, TypeError, ValueError) as error:
+            self._leave(container_id, known, error)
+
+    def _leave(self, container_id: str, known: Known, error: Exception) -> None:
+        """Leave one as it is that is beyond Docker, or us: it must not hold up the others."""
+        self._known[container_id] = dataclasses.replace(known, kept=True)
+        by_docker = isinstance(error, DockerError)
+        self._counters.errors["docker"] += by_docker
+        if not known.kept:
+            log.warning(
+                "container %s is left as it is: %s",
+                container_id[:12],
+                error if by_docker else "a fault of ours",
+                exc_info=None if by_docker else error,
+            )
 
     async def _read_running(self, found: Inspect, known: Known) -> Known:
         peer = await self._peer_of(found)

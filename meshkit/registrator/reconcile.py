@@ -32,7 +32,8 @@ class Desired:
         undecided: ids of records of which it is not known yet whether they are well: their entries
             are left as they are.
         kept: containers whose entries stay although they can't be told any more.
-        complete: whether all containers could be read. If not, nothing is removed.
+        complete: whether all containers could be read. If not, nothing is removed of which it is
+            not known whose it is.
     """
 
     records: tuple[Record, ...] = ()
@@ -78,11 +79,12 @@ def make_plan(desired: Desired, owned: Mapping[str, Held], backend: Backend) -> 
         if entry_id not in undecided
         and states.get(entry_id) is None
         and held.container not in desired.kept
+        and (desired.complete or held.container)
     )
     return Plan(
         write=write,
         new=frozenset(record.id for record in write if backend.id_of(record) not in owned),
-        remove=remove if desired.complete else (),
+        remove=remove,
         twice=twice,
         owned=len(owned),
     )

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from meshkit.docker import Docker, DockerNotFound, DockerUnavailable, JsonObject
+from meshkit.docker import Docker, DockerError, DockerNotFound, DockerUnavailable, JsonObject
 from meshkit.model import Status
 from meshkit.registrator.counters import Counters
 from meshkit.registrator.fleet import Fleet
@@ -37,7 +37,7 @@ class Engine:
     def __init__(self, *containers: JsonObject) -> None:
         self.containers_by_id = {each["Id"]: each for each in containers}
         self.stuck: dict[str, asyncio.Event] = {}
-        self.broken: set[str] = set()
+        self.broken: dict[str, DockerError] = {}
         self.inspected: list[str] = []
 
     async def containers(self, **_: Any) -> tuple[JsonObject, ...]:
@@ -48,7 +48,7 @@ class Engine:
         if container_id in self.stuck:
             await self.stuck[container_id].wait()
         if container_id in self.broken:
-            raise DockerUnavailable("Docker does not answer")
+            raise self.broken[container_id]
         if container_id not in self.containers_by_id:
             raise DockerNotFound("no such container")
         return self.containers_by_id[container_id]
@@ -73,6 +73,7 @@ async def test_one_that_docker_is_busy_with_holds_up_no_other() -> None:
     await fleet.refresh(patience=0.05)
     assert ids(fleet) == ["web2"]
     assert not fleet.complete, "what web1 has in the registry must not be removed"
+    assert fleet.kept == {ONE[:12]}
     del engine.containers_by_id[TWO]
     fleet.changed(TWO)
     await fleet.refresh(patience=0.05)
@@ -94,7 +95,7 @@ async def test_what_cannot_be_read_stays_as_it_was_and_is_tried_again() -> None:
     engine, wake = Engine(running(1)), asyncio.Event()
     fleet = fleet_of(engine, wake)
     await fleet.refresh()
-    engine.broken.add(ONE)
+    engine.broken[ONE] = DockerUnavailable("Docker does not answer")
     for _ in range(2):
         fleet.mark(ONE)
         with pytest.raises(DockerUnavailable):
@@ -148,3 +149,20 @@ async def test_one_that_is_beyond_us_is_left_as_it_is(caplog: pytest.LogCaptureF
     assert fleet.kept == {ONE[:12]}
     assert fleet.complete
     assert caplog.text.count("is left as it is") == 1
+
+
+async def test_one_that_docker_fails_at_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine(running(1), running(2))
+    engine.broken[ONE] = DockerError("RWLayer is unexpectedly nil (500)")
+    fleet = fleet_of(engine, asyncio.Event())
+    for _ in range(2):
+        await fleet.refresh()
+        fleet.mark_all()
+    assert ids(fleet) == ["web2"]
+    assert fleet.kept == {ONE[:12]}
+    assert fleet.complete
+    assert caplog.text.count("is left as it is: RWLayer is unexpectedly nil") == 1
+    engine.broken.clear()
+    await fleet.refresh()
+    assert ids(fleet) == ["web1", "web2"]
+    assert fleet.kept == frozenset()

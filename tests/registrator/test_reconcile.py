@@ -120,6 +120,7 @@ async def test_nothing_is_removed_that_may_still_be_there() -> None:
     held = {
         "missing": Held("x"),
         "kept": Held("x", "k" * 12),
+        "gone": Held("x", "g" * 12),
         "undecided": Held("x"),
         "a": Held((80, Status.UP)),
     }
@@ -128,9 +129,9 @@ async def test_nothing_is_removed_that_may_still_be_there() -> None:
         *records, complete=False, undecided=frozenset({"undecided"}), kept=frozenset({"k" * 12})
     )
     plan = make_plan(wanted, held, shelf)
-    assert (plan.write, plan.remove) == ((record("new"),), ())
+    assert (plan.write, plan.remove) == ((record("new"),), ("gone",))
     complete = Desired(records=records, undecided=wanted.undecided, kept=wanted.kept)
-    assert make_plan(complete, held, shelf).remove == ("missing",)
+    assert make_plan(complete, held, shelf).remove == ("missing", "gone")
 
 
 @pytest.mark.parametrize("turned", [False, True])
