@@ -21,6 +21,7 @@ from meshkit.reasons import reason
 from meshkit.server.access_log import HttpAccessLog
 from meshkit.server.asgi import MeshApp
 from meshkit.server.backlog import Backlog
+from meshkit.server.forwarded import Forwarded
 from meshkit.server.headers import CLOSE
 from meshkit.server.http_protocol import HttpProtocol
 from meshkit.server.tracing import Traces
@@ -94,8 +95,9 @@ class HttpServer(uvicorn.Server):
         *,
         access_log: bool = False,
     ) -> None:
+        behind = HttpAccessLog(app, app.paths) if access_log else app
         config = uvicorn.Config(
-            cast("Any", HttpAccessLog(app, app.paths) if access_log else app),
+            cast("Any", behind),
             interface="asgi3",
             lifespan="auto",
             ws=cast("Any", _websocket_protocol(routes)),
@@ -103,8 +105,10 @@ class HttpServer(uvicorn.Server):
             log_config=None,
             access_log=False,  # ours is cheaper
             server_header=False,
+            proxy_headers=False,  # likewise
             timeout_keep_alive=KEEP_ALIVE,
         )
+        config.app = cast("Any", Forwarded(behind, config.forwarded_allow_ips))
         super().__init__(config)
         self._app = app
         self._socket = sock

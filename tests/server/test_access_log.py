@@ -288,4 +288,5 @@ async def test_off_means_that_there_is_no_layer() -> None:
     service = Shop()
     async with Runtime(service, registry=REGISTRY, drain_delay=0) as runtime:
         assert runtime._servers.http
-        assert runtime._servers.http.config.app is runtime._servers.http._app
+        front: Any = runtime._servers.http.config.app
+        assert front.app is runtime._servers.http._app
