@@ -42,5 +42,8 @@ async def test_calls_with_one_key_go_to_one_instance() -> None:
         first = {key: await who(key) for key in KEYS}
         assert {key: await who(key) for key in KEYS} == first
         assert set(first.values()) == {"a", "b", "c"}
+        bound = dict(stub.Look._bound)
+        assert len(bound) == 3  # once for all keys, and not anew for each call
+        assert stub.Look.using(key="cart-0")._bound == bound
         kept = stub.Look.using(key=KEYS[0]).using(idempotent=True)  # what is not given stays
         assert {(await kept(EchoRequest())).instance for _ in range(10)} == {first[KEYS[0]]}

@@ -87,8 +87,9 @@ class Method:
             return bound  # nearly always
         link = self.channel.pool.link(instance, pick.endpoint)
         if bound is None or bound[0] is not link:
-            # Those of closed channels would keep them in memory.
-            self._bound = {k: each for k, each in self._bound.items() if not each[0].retired}
+            # Those of closed channels would keep them in memory. In place: `using` shares it.
+            for name in [name for name, each in self._bound.items() if each[0].retired]:
+                del self._bound[name]
             make: Callable[..., Any] = getattr(link.channel, self.kind)
             bound = link, make(self.path, *self._codecs, _registered_method=self._known)
             self._bound[instance.id] = bound
@@ -165,7 +166,7 @@ class Method:
         made.idempotent = options.get("idempotent", self.idempotent)
         made.patient = made.idempotent and made.kind == "unary_unary"
         made.key = options.get("key", self.key)
-        made._bound = self._bound  # noqa: SLF001 - of a key's few calls, few would bind anew
+        made._bound = self._bound  # noqa: SLF001 - a key's few calls would all bind anew
         return made
 
 
