@@ -65,6 +65,9 @@ async def advertised(
     if chosen is None:
         chosen = choose_host(settings.host, settings.advertise_host, peer)
         chosen = dataclasses.replace(chosen, ports=ports)
+    if registry.read_only:
+        told = f"to ourselves alone, as {registry.url} is only read"
+        chosen = dataclasses.replace(chosen, rule=told, caution="")
     return reachable(chosen, peer, registry.url)
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from meshkit import ConfigError, Endpoint, Instance, MeshService, Runtime, StartError, get
+from meshkit.registry import open_registry
 from meshkit.registry.memory import store
-from meshkit.runtime.advertise import advertised_host, is_loopback
+from meshkit.runtime.advertise import advertised, advertised_host, is_loopback
 from meshkit.runtime.identity import new_instance_id
 from meshkit.runtime.interfaces import first_interface, own_addresses, route_towards
 from meshkit.runtime.probe import probe
+from meshkit.settings import MeshSettings
 from tests.protos import echo_pb2_grpc
 from tests.servers.ports import free_ports
 
@@ -51,6 +53,13 @@ def test_loopback_is_refused_for_a_remote_registry() -> None:
         ConfigError, match=r"127.0.0.1 \(the address listened on\) can't be reached"
     ):
         advertised_host("127.0.0.1", None, REMOTE, "consul://192.0.2.1:8500")
+
+
+async def test_a_registry_that_is_only_read_is_told_nothing() -> None:
+    async with open_registry("static://users=192.0.2.1:1") as registry:
+        chosen = await advertised(MeshSettings(host="0.0.0.0"), {"http": 0}, registry)
+    said = "to ourselves alone, as static://users=192.0.2.1:1 is only read"
+    assert (chosen.host, chosen.rule) == ("127.0.0.1", said)
 
 
 def test_the_route_is_asked_of_the_kernel() -> None:
