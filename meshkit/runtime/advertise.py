@@ -71,23 +71,6 @@ async def advertised(
     return reachable(chosen, peer, registry.url)
 
 
-def advertised_host(
-    bind_host: str, explicit: str | None, registry: Endpoint | None, registry_url: str
-) -> Advertised:
-    """Choose the host: explicit, the bound address, the route to the registry, an interface.
-
-    Args:
-        bind_host: what the listeners are bound to.
-        explicit: ``--advertise-host`` or its variable.
-        registry: the registry's server, None for one without.
-        registry_url: for the error message.
-
-    Raises:
-        ConfigError: nobody on another machine could reach the address.
-    """
-    return reachable(choose_host(bind_host, explicit, registry), registry, registry_url)
-
-
 def reachable(chosen: Advertised, registry: Endpoint | None, registry_url: str) -> Advertised:
     """Refuse loopback for a registry of other machines, and caution for one of this machine."""
     if registry is None or not is_loopback(chosen.host):

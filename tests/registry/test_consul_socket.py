@@ -10,7 +10,8 @@ import pytest
 from meshkit.errors import RegistryUnavailable
 from meshkit.model import Endpoint, Instance
 from meshkit.registry import Registry, open_registry
-from meshkit.runtime.advertise import advertised_host
+from meshkit.runtime.advertise import advertised
+from meshkit.settings import MeshSettings
 from meshkit.testing.registry_fixtures import open_files
 from meshkit.testing.watched import Watched
 from tests.servers.fixtures import MakeConsul
@@ -68,6 +69,6 @@ async def test_the_advertised_address_is_chosen_as_for_an_agent_of_this_machine(
     socket: Path,
 ) -> None:
     async with open_registry(f"consul+unix://{socket}") as registry:
-        chosen = advertised_host("127.0.0.1", None, registry.peer, registry.url)
+        chosen = await advertised(MeshSettings(host="127.0.0.1"), {}, registry)
     assert chosen.host == "127.0.0.1"
     assert "only this machine can call it" in chosen.caution

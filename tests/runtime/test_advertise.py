@@ -12,7 +12,13 @@ import pytest
 from meshkit import ConfigError, Endpoint, Instance, MeshService, Runtime, StartError, get
 from meshkit.registry import open_registry
 from meshkit.registry.memory import store
-from meshkit.runtime.advertise import advertised, advertised_host, is_loopback
+from meshkit.runtime.advertise import (
+    Advertised,
+    advertised,
+    choose_host,
+    is_loopback,
+    reachable,
+)
 from meshkit.runtime.identity import new_instance_id
 from meshkit.runtime.interfaces import first_interface, own_addresses, route_towards
 from meshkit.runtime.probe import probe
@@ -22,6 +28,12 @@ from tests.servers.ports import free_ports
 
 REMOTE = Endpoint("192.0.2.1", 8500)  # TEST-NET-1, RFC 5737: nothing is sent there
 NEAR = Endpoint("127.0.0.1", 8500)
+
+
+def advertised_host(
+    bound: str, explicit: str | None, registry: Endpoint | None, url: str
+) -> Advertised:
+    return reachable(choose_host(bound, explicit, registry), registry, url)
 
 
 @pytest.mark.parametrize(
