@@ -189,6 +189,8 @@ class Docker:
         try:
             message = str(json.loads(body)["message"])
         except (ValueError, TypeError, KeyError):
+            if status == 400 and b"HTTPS" in body:  # as servers written in Go say it
+                return errors.expects_tls(self.host.address)
             if status not in errors.BY_A_PROXY:
                 return errors.not_docker(self.host.address, request=path)
             message = f"a proxy says {http.HTTPStatus(status).phrase}"

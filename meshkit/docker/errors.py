@@ -96,6 +96,14 @@ def not_docker(address: Address, *, request: str) -> DockerError:
     )
 
 
+def expects_tls(address: Address) -> DockerDenied:
+    """Return the error for plain HTTP on a port of TLS."""
+    return DockerDenied(
+        f"Docker at {address} expects TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the "
+        "folder of the certificates"
+    )
+
+
 def too_slow(address: Address, limit: float) -> DockerUnavailable:
     """Return the error for an answer that did not come within ``limit`` seconds."""
     return DockerUnavailable(f"Docker at {address} did not answer within {limit:g} s")

@@ -77,6 +77,14 @@ def page(status: str) -> bytes:
         (answer({"message": "disk\nfull"}, "500 Oh"), DockerError, r"disk full \(500\)$"),
         (page("403 Forbidden"), DockerDenied, r"/info: a proxy says Forbidden \(403\)$"),
         (page("503 No backend"), DockerUnavailable, r"a proxy says Service Unavailable \(503\)$"),
+        (
+            (
+                b"HTTP/1.0 400 Bad Request\r\nX: Connection: close\r\n\r\n"
+                b"Client sent an HTTP request to an HTTPS server.\n"
+            ),
+            DockerDenied,
+            "expects TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH",
+        ),
         (page("500 Oh"), DockerError, "is not Docker: /v1.41/info"),
         (answer(["x"], "500 Oh"), DockerError, "is not Docker: /v1.41/info"),
         (answer([]), DockerError, "is not Docker: /info was answered in another form$"),
