@@ -191,9 +191,9 @@ CASES = {
         says="--port 8000 can't be shared by 2 instances: leave it out",
     ),
     "one public port for several instances": Case(
-        arguments=("run", "--instances", "2", "--advertise-grpc-port", "9000"),
+        arguments=("run", "--instances", "2", "--advertise-port", "9000"),
         code=1,
-        says="--advertise-grpc-port 9000 can't be shared by 2 instances: leave it out",
+        says="--advertise-port 9000 can't be shared by 2 instances: leave it out",
     ),
     "a network of somebody else": Case(
         arguments=("run", "--advertise-host", "198.51.100.0/24"),
