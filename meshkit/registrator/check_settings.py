@@ -13,6 +13,7 @@ from meshkit.registrator.record import CHECK_INTERVAL, Check, CheckKind, Initial
 PREFIX = "check_"
 # Of several kinds in one scope the first of this order counts, as in Registrator.
 KINDS: tuple[CheckKind, ...] = ("http", "https", "cmd", "script", "ttl", "tcp", "grpc")
+SHORTEST_INTERVAL = 1.0  # as Consul has it
 OVER_TCP = frozenset({"http", "https", "tcp", "grpc"})
 OPTIONS = frozenset(
     {
@@ -50,7 +51,7 @@ def check_of(
     value = text(settings, PREFIX + kind)
     return Check(
         kind=kind,
-        interval=reader.duration("interval", f"using {CHECK_INTERVAL:g}s") or CHECK_INTERVAL,
+        interval=reader.interval(),
         timeout=reader.duration("timeout", "using the registry's own"),
         ttl=ttl,
         initial_status=reader.initial_status(),
@@ -124,6 +125,12 @@ class _Reader:
         except ValueError as error:
             self._say(name, f"{error}; {otherwise}")
             return None
+
+    def interval(self) -> float:
+        found = self.duration("interval", f"using {CHECK_INTERVAL:g}s") or CHECK_INTERVAL
+        if found < SHORTEST_INTERVAL:
+            self._say("interval", f"too short; using {SHORTEST_INTERVAL:g}s")
+        return max(found, SHORTEST_INTERVAL)
 
     def method(self, name: str) -> str:
         value = text(self._settings, PREFIX + name).upper()

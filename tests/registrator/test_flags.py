@@ -271,3 +271,11 @@ def test_what_no_registry_can_keep_is_no_name_and_no_id(text: str) -> None:
     ]
     (record,) = read(made(ONE, {"SERVICE_NAME": "team/web 1", "SERVICE_ID": "a/b?c#d%"}))
     assert (record.name, record.id) == ("team/web 1", "a/b?c#d%")
+
+
+def test_nobody_is_looked_at_all_the_time() -> None:
+    warned: list[str] = []
+    labels = {"SERVICE_CHECK_TCP": "true", "SERVICE_CHECK_INTERVAL": "1ns"}
+    (record,) = read(made(ONE, labels), warned=warned)
+    assert record.check == Check(kind="tcp", interval=1.0)
+    assert warned == ["SERVICE_CHECK_INTERVAL: too short; using 1s"]
