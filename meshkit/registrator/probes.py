@@ -54,7 +54,7 @@ async def _http(address: Endpoint, check: Check) -> None:
     try:
         writer.write(head.encode())
         line = await reader.readline()
-        # To its end, or a server would complain of a broken pipe.
+        # What there is of it, or a server would complain of a broken pipe; some never end it.
         await reader.read(BODY_LIMIT)
     finally:
         writer.transport.abort()
