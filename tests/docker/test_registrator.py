@@ -215,7 +215,7 @@ def test_the_registry_restarts_empty(
         consul.start()
         shows(consul.url, name, UP)
         assert containers(consul, name) == {docker.named("other")}
-        assert "is back" in command.err
+        eventually(lambda: "is back" in command.err, within=LIMIT)
 
 
 def test_two_hosts_leave_each_other_alone(

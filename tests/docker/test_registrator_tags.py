@@ -9,6 +9,7 @@ from tests.cli.command import meshkit
 from tests.servers import Consul
 from tests.servers.docker_engine import DockerEngine
 from tests.support.fleet import SLEEPING
+from tests.support.registrator import finished
 
 
 @pytest.mark.docker
@@ -17,10 +18,11 @@ def test_tags_may_come_from_the_network(
     docker: DockerEngine, consul: Consul, tmp_path: Path
 ) -> None:
     name = docker.named("web")
-    docker.run("web", "-p", "127.0.0.1::80", "--label", f"SERVICE_NAME={name}", *SLEEPING)
+    labels = ("--label", f"SERVICE_NAME={name}", "--label", f"own={name}")
+    docker.run("web", "-p", "127.0.0.1::80", *labels, *SLEEPING)
     asked = f"http://{consul.address}/v1/agent/self"
     tags = f'zone,{{{{jsonParse (httpGet "{asked}") "Config::Datacenter"}}}}'
-    done = meshkit("registrator", "--dry-run", "--json", "-tags", tags, consul.url, folder=tmp_path)
+    done = finished(consul.url, "--dry-run", "--json", "-tags", tags, folder=tmp_path, own=name)
     assert done.returncode == 0, done.stderr
     (found,) = (each for each in json.loads(done.stdout) if each.get("name") == name)
     assert found["tags"] == ["zone", "dc1"]
