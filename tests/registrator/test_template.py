@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshkit.registrator.template import Template, TemplateError
+from meshkit.registrator.template import Template, TemplateError, fetch
 from meshkit.registrator.template.fetch import http_get
 
 DATA: dict[str, Any] = {
@@ -162,12 +162,19 @@ def zone_server() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_http_get_asks_once_for_all_containers(zone_server: tuple[str, list[str]]) -> None:
+def test_http_get_asks_once_for_all_containers(
+    zone_server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, asked = zone_server
     template = Template(f'{{{{jsonParse (httpGet "{url}/zone") "zone::name"}}}}')
     assert template.fetches
     assert [template.render(DATA) for _ in range(3)] == ["eu-1"] * 3
     assert asked == ["/zone"]
+    # What has become too old is asked for anew, and forgotten whoever asks for what.
+    monkeypatch.setattr(fetch, "KEPT", 0.0)
+    assert http_get(f"{url}/other") == ""
+    assert asked == ["/zone", "/other"]
+    assert list(fetch._answers) == [f"{url}/other"]
 
 
 def test_http_get_that_fails_is_logged_and_empty(
@@ -176,3 +183,5 @@ def test_http_get_that_fails_is_logged_and_empty(
     url, _ = zone_server
     assert http_get(f"{url}/none") == ""
     assert "404" in caplog.text
+    assert http_get(f"{url}/a b") == ""
+    assert "can't contain control characters" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import threading
 import time
@@ -21,17 +22,22 @@ def http_get(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("the URL must begin with http:// or https://")
     with _lock:
-        read_at, text = _answers.get(url, (-KEPT, ""))
-        if time.monotonic() - read_at >= KEPT:
+        for old in [each for each, (read_at, _) in _answers.items() if _age(read_at) >= KEPT]:
+            del _answers[old]
+        if url not in _answers:
             text = _get(url)
             _answers[url] = (time.monotonic(), text)
-    return text
+        return _answers[url][1]
+
+
+def _age(read_at: float) -> float:
+    return time.monotonic() - read_at
 
 
 def _get(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 (checked above)
             return str(answer.read(LARGEST).decode(errors="replace"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         logger.warning("-tags: httpGet %s: %s", url, error)
         return ""
