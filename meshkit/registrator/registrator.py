@@ -83,9 +83,7 @@ class Registrator:
 
     async def once(self) -> None:
         """Make the registry right once. Raises DockerError or RegistryError."""
-        errors = await self._reconciler.apply(await self._look())
-        if errors:
-            raise errors[0]
+        await self._make(await self._look())
 
     async def plan(self) -> Plan:
         """Return what :meth:`once` would do. Raises DockerError or RegistryError."""
@@ -93,7 +91,13 @@ class Registrator:
 
     async def withdraw(self) -> None:
         """Remove all that is ours. Raises RegistryError."""
-        await self._reconciler.apply(Desired())
+        await self._make(Desired())
+
+    async def _make(self, desired: Desired) -> None:
+        """Make the registry show this. Raises RegistryError."""
+        errors = await self._reconciler.apply(desired)
+        if errors:
+            raise errors[0]
 
     async def _look(self) -> Desired:
         """Return what the registry shall show, after one look at everything."""

@@ -1,16 +1,19 @@
 """What has to be written and removed, compared in pure values; and that one failure is only one."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from meshkit.docker import Docker
 from meshkit.errors import RegistryError, RegistryUnavailable
 from meshkit.model import Status
 from meshkit.registrator.backends import Backend, Held
 from meshkit.registrator.counters import Counters
+from meshkit.registrator.options import Host, Options
 from meshkit.registrator.reconcile import Desired, Reconciler, make_plan
 from meshkit.registrator.record import Record
+from meshkit.registrator.registrator import Registrator
 
 CONTAINER = "c" * 64
 
@@ -161,3 +164,13 @@ async def test_a_registry_that_is_lost_is_said_and_nothing_is_done() -> None:
         await reconciler.apply(desired())
     assert not counters.registry_up
     assert list(shelf.entries) == ["a"]
+
+
+async def test_what_cannot_be_withdrawn_is_an_error() -> None:
+    shelf = Shelf()
+    shelf.entries, shelf.refused = {"stays": Held("x"), "goes": Held("x")}, {"stays"}
+    docker, host = cast("Docker", None), Host(name="host")
+    registrator = Registrator(docker, shelf, Options(), host, Counters())
+    with pytest.raises(RegistryError, match="stays is refused"):
+        await registrator.withdraw()
+    assert list(shelf.entries) == ["stays"]
