@@ -197,12 +197,11 @@ class Fleet:
         news = container_id in self._late or container_id in self._marked
         self._late.discard(container_id)
         error = task.exception()
-        if isinstance(error, DockerError):
+        if error is not None:
+            assert isinstance(error, DockerError)
             news = news and container_id not in self._marked  # tried again after a pause
             self._marked.add(container_id)
             self._failed = error
-        elif error is not None:
-            raise error
         elif self._unread is not None:
             self._unread.discard(container_id)
         if news:
@@ -224,7 +223,7 @@ class Fleet:
             self._forget(container_id)
         except (DockerUnavailable, DockerDenied):
             raise
-        except (DockerError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - it is said, and the others are read
             self._leave(container_id, known, error)
 
     def _leave(self, container_id: str, known: Known, error: Exception) -> None:
