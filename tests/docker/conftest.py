@@ -1,4 +1,4 @@
-"""A Consul and a service's image on the real engine, with networks of their own."""
+"""On the real engine: a Consul and a service's image with networks of their own, and a proxy."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 from tests.docker.where.call import call
 from tests.servers.docker_engine import DockerEngine
+from tests.support.registrator import DockerProxy
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -190,3 +191,18 @@ def world(docker_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield World(docker, tmp_path_factory.mktemp("docker") / "image")
     finally:
         docker.clear()
+
+
+@pytest.fixture
+def name(docker: DockerEngine) -> str:
+    """The name of the test's own service: other tests' containers are registered too."""
+    return docker.named("web")
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[DockerProxy]:
+    proxy = DockerProxy(tmp_path)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

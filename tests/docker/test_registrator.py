@@ -21,6 +21,7 @@ from tests.support.registrator import (
     DockerProxy,
     finished,
     linger,
+    offering,
     registrator,
     shows,
     statuses,
@@ -30,27 +31,6 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.docker, pytest.mark.consul]
 
 UP, DOWN, DRAINING = Status.UP, Status.DOWN, Status.DRAINING
-
-
-@pytest.fixture
-def proxy(tmp_path: Path) -> Iterator[DockerProxy]:
-    proxy = DockerProxy(tmp_path)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
-
-
-@pytest.fixture
-def name(docker: DockerEngine) -> str:
-    """The name of the test's own service: other tests' containers are registered too."""
-    return docker.named("web")
-
-
-def offering(name: str, *options: str) -> tuple[str, ...]:
-    """Options of docker run: offer port 8000 as this service."""
-    labels = ("--label", f"SERVICE_NAME={name}", "--label", f"own={name}")
-    return (*labels, "--publish", "127.0.0.1::8000", *options)
 
 
 def raw(consul: Consul, name: str) -> list[dict[str, Any]]:

@@ -22,11 +22,6 @@ WEB = (IMAGE, "sh", "-c", "cd /srv && touch well && exec python -m http.server 8
 QUICK = ("--label", "SERVICE_CHECK_INTERVAL=1s", "--label", "SERVICE_CHECK_TIMEOUT=5s")
 
 
-@pytest.fixture
-def name(docker: DockerEngine) -> str:
-    return docker.named("web")
-
-
 @pytest.fixture(
     params=[
         pytest.param("consul", marks=pytest.mark.consul),

@@ -6,7 +6,7 @@ Whatever happens meanwhile to the registrator and to its view of Docker.
 import contextlib
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,15 +27,6 @@ LIMIT = 60.0
 RARELY = ("-resync", "600")
 # Until a registrator that was just started, or has just got Docker back, has compared all.
 RECOVERY = 60.0
-
-
-@pytest.fixture
-def proxy(tmp_path: Path) -> Iterator[DockerProxy]:
-    proxy = DockerProxy(tmp_path)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
 
 
 def change(fleet: Fleet, chance: random.Random) -> None:
@@ -75,7 +66,7 @@ class Place:
 
 def consul_place(request: pytest.FixtureRequest, prefix: str) -> Place:
     consul: Consul = request.getfixturevalue("consul")
-    return Place(consul.url, MeshReader(consul.url, prefix), steps=30)
+    return Place(consul.url, MeshReader(consul.url, prefix), steps=16)
 
 
 def etcd_place(request: pytest.FixtureRequest, prefix: str) -> Place:

@@ -17,7 +17,7 @@ from meshkit.model import Status
 from tests.servers import Consul, Etcd, ZooKeeper
 from tests.servers.docker_engine import DockerEngine
 from tests.servers.fixtures import MakeEtcd
-from tests.support.registrator import IMAGE, LIMIT, finished, linger, registrator, shows
+from tests.support.registrator import IMAGE, LIMIT, finished, linger, offering, registrator, shows
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
@@ -54,11 +54,6 @@ def consul_entries(consul: Consul, prefix: str) -> dict[str, bytes]:
     return {each["Key"]: base64.b64decode(each["Value"]) for each in found}
 
 
-@pytest.fixture
-def name(docker: DockerEngine) -> str:
-    return docker.named("web")
-
-
 @pytest.fixture(
     params=[
         pytest.param("etcdkv", marks=pytest.mark.etcd),
@@ -93,11 +88,6 @@ def keys(request: pytest.FixtureRequest, docker: DockerEngine) -> Iterator[tuple
         path = place if kind == "etcdkv" else f"{place}.local"
         url = f"{kind}://{etcd.address}/{path}"
         yield url, lambda: of_service(etcd.entries(prefix))
-
-
-def offering(name: str, *options: str) -> tuple[str, ...]:
-    labels = ("--label", f"SERVICE_NAME={name}", "--label", f"own={name}")
-    return (*labels, "--publish", "127.0.0.1::8000", *options)
 
 
 def address(docker: DockerEngine, container: str) -> str:

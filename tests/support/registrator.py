@@ -60,6 +60,12 @@ def finished(url: str, *arguments: str, folder: Path, own: str) -> subprocess.Co
     return meshkit("registrator", *only, *arguments, url, folder=folder)
 
 
+def offering(name: str, *options: str) -> tuple[str, ...]:
+    """Options of docker run: offer port 8000 as this service."""
+    labels = ("--label", f"SERVICE_NAME={name}", "--label", f"own={name}")
+    return (*labels, "--publish", "127.0.0.1::8000", *options)
+
+
 def linger(docker: DockerEngine, name: str, *options: str) -> str:
     """Start a container that ends only when it is to, ready to be told; return its id."""
     container = docker.run(name, *options, *LINGERING)
