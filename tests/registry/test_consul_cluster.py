@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from meshkit import Mesh, MeshService, Runtime, get
-from meshkit.errors import LeaseLost, RegistryError, RegistryUnavailable
+from meshkit.errors import LeaseLost, NoInstances, RegistryError, RegistryUnavailable
 from meshkit.model import Endpoint, Instance, Snapshot, Status
 from meshkit.registry import Lease, Registry, open_registry
 from meshkit.runtime.registration import Registration
@@ -220,7 +220,15 @@ async def test_who_serves_on_while_its_agent_is_lost_is_called_if_nobody_else_is
     client, server = consul_cluster.client, consul_cluster.follower()
     async with Runtime(Users(), registry=client.url), Mesh(server.url) as mesh:
         users = mesh.http("users")
-        assert (await users.get("/who")).json() == "me"
+
+        async def found() -> bool:
+            """Whether the follower knows what the agent has told the leader."""
+            try:
+                return bool((await users.get("/who")).json() == "me")
+            except NoInstances:
+                return False
+
+        await aeventually(found, within=PATIENCE)
         await asyncio.to_thread(client.kill)
 
         async def lost() -> bool:
