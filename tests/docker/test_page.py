@@ -1,5 +1,6 @@
 """docs/docker.md: its commands are typed as they stand there, and say what it shows."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -45,9 +46,14 @@ def compose(docker_program: Path) -> Iterator[Compose]:
         return done.stdout
 
     try:
+        # The page's first command, for tests that are run alone, or once more.
+        run("docker compose up --build --wait")
         yield run
     finally:
-        run("docker compose down --volumes --rmi local")
+        # Docker 20.10 sometimes keeps a network as used whose containers are all gone; that is no
+        # fault of what is tested here.
+        with contextlib.suppress(AssertionError):
+            run("docker compose down --volumes --rmi local")
 
 
 def commands() -> list[tuple[str, str]]:
