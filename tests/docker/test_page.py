@@ -25,7 +25,7 @@ SETTLING = 120.0
 Compose = Callable[..., str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def compose(docker_program: Path) -> Iterator[Compose]:
     """Runs a command line of the page on a project of the test's own."""
     engine = DockerEngine(docker_program)
@@ -46,8 +46,6 @@ def compose(docker_program: Path) -> Iterator[Compose]:
         return done.stdout
 
     try:
-        # The page's first command, for tests that are run alone, or once more.
-        run("docker compose up --build --wait")
         yield run
     finally:
         # Docker 20.10 sometimes keeps a network as used whose containers are all gone; that is no
@@ -95,6 +93,29 @@ def shape(text: str, project: str) -> list[frozenset[str]]:
     return lines
 
 
+def see_five_of_users_and_nothing_collide(compose: Compose) -> None:
+    compose("docker compose up --detach --no-recreate --scale users=5 users")
+
+    def registered() -> int:
+        shown = json.loads(compose("docker compose exec -T orders meshkit ps users --json"))
+        up = [each for each in shown if each["status"] == "up" and "v1" in each["tags"]]
+        return len({each["endpoints"]["http"].rpartition(":")[0] for each in up})
+
+    eventually(lambda: registered() == 5, within=SETTLING, every=1)
+
+
+def see_the_web_ui(compose: Compose) -> None:
+    host, port = compose("docker compose port node4 8500").strip().split(":")
+    assert host == "127.0.0.1"
+    for path, content in (("/ui/", "Consul"), ("/v1/catalog/services", '"users"')):
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert content in answer.read().decode()
+        connection.close()
+
+
 def test_the_commands_say_what_the_page_shows(compose: Compose) -> None:
     shown = commands()
     assert len(shown) >= 11
@@ -120,29 +141,9 @@ def test_the_commands_say_what_the_page_shows(compose: Compose) -> None:
             tally = json.loads(output[output.index("{") :])
             assert tally["failed"] == 0
             assert tally["answered"] > 0
-
-
-def test_five_of_users_are_registered_and_nothing_collides(compose: Compose) -> None:
-    compose("docker compose up --detach --no-recreate --scale users=5 users")
-
-    def registered() -> int:
-        shown = json.loads(compose("docker compose exec -T orders meshkit ps users --json"))
-        up = [each for each in shown if each["status"] == "up" and "v1" in each["tags"]]
-        return len({each["endpoints"]["http"].rpartition(":")[0] for each in up})
-
-    eventually(lambda: registered() == 5, within=SETTLING, every=1)
-
-
-def test_the_web_ui_is_there(compose: Compose) -> None:
-    host, port = compose("docker compose port node4 8500").strip().split(":")
-    assert host == "127.0.0.1"
-    for path, content in (("/ui/", "Consul"), ("/v1/catalog/services", '"users"')):
-        connection = http.client.HTTPConnection(host, int(port), timeout=30)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        assert answer.status == 200
-        assert content in answer.read().decode()
-        connection.close()
+    # Here and not in tests of their own, as one cluster has to serve them all.
+    see_five_of_users_and_nothing_collide(compose)
+    see_the_web_ui(compose)
 
 
 def test_each_profile_is_right_on_its_own() -> None:
