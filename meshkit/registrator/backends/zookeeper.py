@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError, NotEmptyError
+from kazoo.exceptions import BadVersionError, NoNodeError, NotEmptyError
 
 from meshkit.errors import LeaseLost, RegistryError
 from meshkit.model import Status
 from meshkit.registrator.backends.base import Backend, Held
 from meshkit.registrator.backends.layouts import Layout
 from meshkit.registrator.record import Record
-from meshkit.registry.zookeeper.nodes import ensure
+from meshkit.registry.zookeeper.nodes import write_own
 from meshkit.registry.zookeeper.options import ZooKeeperOptions
 from meshkit.registry.zookeeper.session import Session
 from meshkit.registry.zookeeper.sessions import Sessions
@@ -105,32 +105,8 @@ class ZooKeeperNodes(Backend):
     async def _write(self, session: Session, path: str, data: bytes) -> bool:
         """Make the node ours with this content; False when another came in between."""
         try:
-            await session.call("create", path, data, ephemeral=True)
-        except NoNodeError:
-            await ensure(session, path.rpartition("/")[0])
-        except NodeExistsError:
-            return await self._take_over(session, path, data)
-        else:
-            return True
-        return False
-
-    async def _take_over(self, session: Session, path: str, data: bytes) -> bool:
-        facts = await session.call("exists", path)
-        if facts is None:
-            return False
-        try:
-            if facts.ephemeralOwner == session.id:
-                await session.call("set", path, data, version=facts.version)
-            else:
-                await session.commit(
-                    path,
-                    lambda change: change.delete(path, version=facts.version),
-                    lambda change: change.create(path, data, ephemeral=True),
-                )
-        except (BadVersionError, NoNodeError, NodeExistsError):
-            return False
+            return await write_own(session, path, data)
         except NotEmptyError:
             raise RegistryError(
                 f"{path} in {self.url} is no entry: it has nodes below it"
             ) from None
-        return True

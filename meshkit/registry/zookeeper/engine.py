@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError, NotEmptyError
+from kazoo.exceptions import BadVersionError, NoNodeError, NotEmptyError
 
 from meshkit.errors import ConfigError, LeaseLost, RegistryError
 from meshkit.model import Endpoint, Instance, ServiceInfo, Snapshot
@@ -17,7 +17,7 @@ from meshkit.registry.zookeeper import codec
 from meshkit.registry.zookeeper.fleet import Fleet
 from meshkit.registry.zookeeper.folder import Folder
 from meshkit.registry.zookeeper.kv import ZooKeeperKeyValue
-from meshkit.registry.zookeeper.nodes import ensure
+from meshkit.registry.zookeeper.nodes import write_own
 from meshkit.registry.zookeeper.options import SESSION, ZooKeeperOptions
 from meshkit.registry.zookeeper.session import Session
 from meshkit.registry.zookeeper.sessions import Sessions
@@ -156,40 +156,12 @@ class ZooKeeperRegistry(Registry):
     async def _write(self, session: Session, path: str, data: bytes) -> bool:
         """Make the node ours with this content; False when another came in between."""
         try:
-            await session.call("create", path, data, ephemeral=True)
-        except NoNodeError:  # of the service; it may be removed by others at any time
-            await ensure(session, path.rpartition("/")[0])
-        except NodeExistsError:
-            return await self._take_over(session, path, data)
-        else:
-            return True
-        return False
-
-    async def _take_over(self, session: Session, path: str, data: bytes) -> bool:
-        """Replace a node: ours, of an earlier session, or of whoever has the same id.
-
-        Watchers see one node become another, and none missing in between.
-        """
-        facts = await session.call("exists", path)
-        try:
-            if facts is None:
-                return False
-            if facts.ephemeralOwner == session.id:
-                await session.call("set", path, data, version=facts.version)
-            else:
-                await session.commit(
-                    path,
-                    lambda change: change.delete(path, version=facts.version),
-                    lambda change: change.create(path, data, ephemeral=True),
-                )
-        except (BadVersionError, NoNodeError, NodeExistsError):
-            return False
+            return await write_own(session, path, data)
         except NotEmptyError:
             raise RegistryError(
                 f"{path} in ZooKeeper at {self._place} is no instance: it has nodes below it; "
                 "remove it, or choose another path in the URL"
             ) from None
-        return True
 
     async def _remove(self, session: Session, path: str) -> None:
         """Remove the node if it is ours, of this session or an earlier one."""
